@@ -1,0 +1,75 @@
+"""Masks, shifts and the end of a sentence.
+
+Worked example, PAD = 0 and EOS = 1, two sentences in T = 5:
+
+  y                    7 8 1 0 0     9 1 0 0 0
+  token_mask(y)        1 1 1 0 0     1 1 0 0 0
+  shift_right(y)       0 7 8 1 0     0 9 1 0 0
+  append_eos(y, 4)     7 8 1 1 0     9 1 1 1 0
+  trim(z): after EOS   7 8 1 0 0 <-  7 8 1 9 1
+"""
+
+import jax.numpy as jnp
+
+from latentnmt.types import EOS, PAD, Array, Mask, Tokens
+
+
+def token_mask(tokens: Tokens) -> Mask:
+  """bool[B, T]: true on everything but padding."""
+  return tokens != PAD
+
+
+def lengths(mask: Mask) -> Array:
+  """int32[B]: real positions of each row."""
+  return jnp.sum(mask, axis=-1, dtype=jnp.int32)
+
+
+def length_mask(length: Array, size: int) -> Mask:
+  """bool[B, size]: true on the first `length` (int32[B]) positions."""
+  return jnp.arange(size)[None, :] < length[:, None]
+
+
+def shift_right(tokens: Tokens) -> Tokens:
+  """Target as a causal decoder's input: one step later, PAD in front."""
+  return jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=PAD)[:, :-1]
+
+
+def append_eos(tokens: Tokens, multiple: int) -> Tokens:
+  """Fills each sentence up with EOS to a multiple of `multiple` positions.
+
+  T grows to such a multiple too, if it is none. Empty rows stay empty.
+  """
+  if multiple == 1:
+    return tokens
+  tokens = jnp.pad(tokens, ((0, 0), (0, -tokens.shape[1] % multiple)))
+  length = lengths(token_mask(tokens))
+  filled = length_mask(round_up(length, multiple), tokens.shape[1])
+  return jnp.where(filled & ~token_mask(tokens), EOS, tokens)
+
+
+def round_up(value, multiple: int):
+  """Smallest multiple of `multiple` that is at least `value`."""
+  return -(-value // multiple) * multiple
+
+
+def real_mask(tokens: Tokens) -> Mask:
+  """bool[..., T]: true up to and including each row's first EOS."""
+  ended = jnp.cumsum(tokens == EOS, axis=-1) - (tokens == EOS)
+  return (ended == 0) & (tokens != PAD)
+
+
+def trim(tokens: Tokens) -> Tokens:
+  """Pads everything after each row's first EOS."""
+  return jnp.where(real_mask(tokens), tokens, PAD)
+
+
+def masked_sum(values: Array, mask: Mask) -> Array:
+  """float32[B]: sum over all but the first axis, where bool[B, T] is true.
+
+  Args:
+    values: float[B, T] or float[B, T, C].
+    mask: bool[B, T].
+  """
+  mask = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+  axes = tuple(range(1, values.ndim))
+  return jnp.sum(jnp.where(mask, values, 0.0), axis=axes, dtype=jnp.float32)

@@ -1,0 +1,145 @@
+"""Every noun of the library, as a struct with named fields.
+
+Letters, the same everywhere: `B` sentences, `S` source positions, `T` target
+positions, `D` model width, `C` latent channels, `H` heads, `V` vocabulary,
+`K` samples, `N` hypotheses.
+
+Token ids are int32; 0 is padding, 1 ends a sentence (EOS). There is no BOS: a
+decoder that needs a shifted target starts from PAD. A row that is all padding
+stands for no sentence at all: it fills up the last batch of a corpus and has
+zero tokens, zero positions and zero nats.
+"""
+
+from typing import Any
+
+from flax import struct
+import jax
+
+PAD = 0
+EOS = 1
+
+Array = jax.Array
+Key = jax.Array
+Tokens = jax.Array  # int32[B, T]
+Mask = jax.Array  # bool[B, T], true on real positions
+Latents = jax.Array  # float[B, T, C]
+Nats = jax.Array  # float32[B], summed over the sentence, never normalised
+Params = Any  # a tree of arrays
+
+
+class InputError(ValueError):
+  """What the user gave cannot be used.
+
+  The message is one line for a person: the file, line or field, what is wrong
+  with it, and the remedy. The binaries print it and exit with status 2.
+  """
+
+
+@struct.dataclass
+class Batch:
+  """Source and target sentences, both ending in EOS.
+
+  Attributes:
+    x: int32[B, S].
+    y: int32[B, T].
+  """
+
+  x: Tokens
+  y: Tokens
+
+
+@struct.dataclass
+class Source:
+  """What a conditional density may look at.
+
+  Attributes:
+    states: float[B, S, D], the encoder's output.
+    mask: bool[B, S], true on real source positions.
+  """
+
+  states: Array
+  mask: Mask
+
+
+@struct.dataclass
+class Terms:
+  """The pieces of an evidence lower bound, in nats per sentence.
+
+  An autoregressive model has no latents: `log_pz`, `log_qz`, `kl`,
+  `kl_standard` and `log_pl` are zero and `elbo` is log p(y|x) itself.
+
+  Attributes:
+    log_py: float32[B], log p(y|z, x) at one sample z of the posterior.
+    log_py_uniform: float32[B], the log-probability averaged over the
+      vocabulary at each position, which label smoothing mixes in.
+    log_pz: float32[B], log p(z|x) at the same sample.
+    log_qz: float32[B], log q(z|x, y) at the same sample.
+    kl: float32[B], KL(q || p): closed form where the prior offers one, else
+      log_qz - log_pz.
+    kl_standard: float32[B], KL(q || N(0, I)) in closed form.
+    log_pl: float32[B], log p(T|x) of the length predictor.
+    num_tokens: float32[B], tokens up to and including the first EOS.
+    num_positions: float32[B], positions that the model scores; larger than
+      `num_tokens` where EOS is appended to reach a multiple.
+  """
+
+  log_py: Nats
+  log_py_uniform: Nats
+  log_pz: Nats
+  log_qz: Nats
+  kl: Nats
+  kl_standard: Nats
+  log_pl: Nats
+  num_tokens: Array
+  num_positions: Array
+
+  @property
+  def elbo(self) -> Nats:
+    """Evidence lower bound for a given length, nats per sentence."""
+    return self.log_py - self.kl
+
+
+@struct.dataclass
+class Hypotheses:
+  """Translations of B sentences, best first.
+
+  Attributes:
+    tokens: int32[B, N, T], each ending in EOS and padded with PAD.
+    scores: float32[B, N], what they are ranked by, in nats; the decoding
+      method says which quantity that is.
+  """
+
+  tokens: Array
+  scores: Array
+
+
+@struct.dataclass
+class Estimate:
+  """What is known of log p(y|x), in nats per sentence.
+
+  Attributes:
+    log_likelihood: float32[B], log p(y|x, T). Exact for autoregressive
+      models, which pay for EOS and have no given-length figure; `iwae` for
+      latent ones, to which `log_pl` is added to pay for the length.
+    elbo: float32[B], mean over samples of the log importance weight.
+    reconstruction: float32[B], mean over samples of log p(y|z, x).
+    lee2020: float32[B], the length-normalised, self-normalised figure of the
+      paper's public code, times num_positions. Not a likelihood.
+    kl: float32[B], mean over samples of log q(z|x, y) - log p(z|x).
+    ess: float32[B], effective sample size of the importance weights, 1 to K.
+    standard_error: float32[B], of `log_likelihood`, by the delta method.
+    log_pl: float32[B], log p(T|x); zero for autoregressive models.
+    num_tokens: float32[B], tokens up to and including the first EOS.
+    num_positions: float32[B], positions the model scores.
+  """
+
+  log_likelihood: Nats
+  elbo: Nats
+  reconstruction: Nats
+  lee2020: Nats
+  kl: Nats
+  ess: Array
+  standard_error: Nats
+  log_pl: Nats
+  num_tokens: Array
+  num_positions: Array
