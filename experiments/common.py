@@ -1,0 +1,196 @@
+"""What the binaries share: entry point, flags, progress, JSON, hardware.
+
+A binary is
+
+  _RUN = common.run_flag()
+
+  def main(argv):
+    del argv
+    ...
+
+  if __name__ == "__main__":
+    common.run(main)
+
+This file imports no JAX: `study`, which only starts other processes, answers
+at once.
+"""
+
+import json
+import os
+from pathlib import Path
+import platform
+import sys
+from typing import Any
+import zlib
+
+from absl import app, flags
+from tqdm import tqdm
+
+_COMPILATION_CACHE = flags.DEFINE_string(
+  "compilation_cache",
+  None,
+  "Folder in which compiled programs are kept from one process to the next;"
+  " nothing is kept by default.",
+)
+
+
+def run_flag(help: str = "Run directory.", required: bool = True):
+  """The flag --run: a run directory, `runs/<study>/<run>`."""
+  return flags.DEFINE_string("run", None, help, required=required)
+
+
+def data_flag(help: str = "Prepared data directory.", required: bool = True):
+  """The flag --data: a directory that `preprocess` or `distill` wrote."""
+  return flags.DEFINE_string("data", None, help, required=required)
+
+
+def split_flag(default: str = "test"):
+  """The flag --split: train, dev or test."""
+  return flags.DEFINE_string("split", default, "Split of the prepared data.")
+
+
+def set_flag():
+  """The flag --set: changes of configuration fields, given repeatedly."""
+  return flags.DEFINE_multi_string(
+    "set",
+    [],
+    "Changes a field of the configuration: --set=train.steps=500 or"
+    " --set=model.transformer.width=64. May be given repeatedly.",
+  )
+
+
+def run(main) -> None:
+  """Runs `main(argv)` under absl; ends the process.
+
+  Bad flags and `InputError` become one line "error: ..." on stderr and exit
+  status 2, an interruption exit status 130; any other exception is a defect
+  and keeps its traceback.
+  """
+  for flag in flags.FLAGS.get_flags_for_module(__name__):
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+  app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    fail(str(error))
+  if rest[1:]:
+    fail(f"Unexpected argument {rest[1]!r}; flags are given as --name=value.")
+  return rest
+
+
+def _guarded(main, argv: list[str]) -> None:
+  try:
+    enable_cache()
+    main(argv)
+  except KeyboardInterrupt:
+    print("interrupted; run again to continue.", file=sys.stderr)
+    sys.exit(130)
+  except ValueError as error:
+    from latentnmt.types import InputError  # imports JAX, which takes seconds
+
+    if not isinstance(error, InputError):
+      raise
+    fail(str(error))
+
+
+def fail(message: str) -> None:
+  """Prints one line "error: message" on stderr and exits with status 2."""
+  print("error:", " ".join(message.split()), file=sys.stderr)
+  sys.exit(2)
+
+
+def enable_cache() -> None:
+  """Turns the persistent compilation cache on where --compilation_cache asks.
+
+  Programs compiled by another jaxlib or for another processor can crash the
+  process that loads them: each such pair has a folder of its own. (JAX tells
+  accelerators apart by itself, and asking for them here would start the
+  backend before `jax.distributed.initialize` had its turn.)
+  """
+  if not _COMPILATION_CACHE.value:
+    return
+  import jax
+  import jaxlib
+
+  features = zlib.crc32(_cpuinfo("flags").encode())
+  name = f"jaxlib-{jaxlib.__version__}-{_processor()}-{features:08x}"
+  name = "".join(c if c.isalnum() or c in "-." else "_" for c in name)
+  folder = Path(_COMPILATION_CACHE.value).absolute() / name
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def device_description() -> str:
+  """The devices computed on, for reports: "2-core AMD EPYC", "8 x H100"."""
+  import jax
+
+  devices = jax.devices()
+  if devices[0].platform == "cpu":
+    return f"{os.cpu_count()}-core {_processor()}"
+  return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def _processor() -> str:
+  return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(field: str) -> str:
+  """The first value of a field of /proc/cpuinfo; "" where there is none."""
+  try:
+    lines = Path("/proc/cpuinfo").read_text().split("\n")
+  except OSError:
+    return ""
+  values = [line.split(":", 1)[1] for line in lines if line.startswith(field)]
+  return values[0].strip() if values else ""
+
+
+class _Lines(tqdm):
+  """Progress for a log: a line of its own each time, never a carriage return."""
+
+  @staticmethod
+  def status_printer(file):
+    """Returns a function that prints one status."""
+
+    def print_status(status):
+      file.write(status + "\n")
+      file.flush()
+
+    return print_status
+
+
+def progress(iterable=None, **options) -> tqdm:
+  """`tqdm` on stderr, shown also where stderr is a file or a pipe.
+
+  Args:
+    iterable: what to go through; None for manual `update`.
+    **options: of tqdm, for example `desc`, `total`, `unit`, `initial`.
+  """
+  if sys.stderr.isatty():
+    return tqdm(iterable, dynamic_ncols=True, **options)
+  return _Lines(iterable, ncols=80, mininterval=10, ascii=True, **options)
+
+
+def read_json(path) -> Any:
+  """Returns the content of a JSON file, or None where there is no file."""
+  try:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    return None
+
+
+def write_json(path, value) -> None:
+  """Writes a JSON file so that a killed process leaves the old or the new."""
+  text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+  write_text(path, text)
+
+
+def write_text(path, text: str) -> None:
+  """Writes a text file, like `write_json` at once or not at all."""
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  partial.write_text(text, encoding="utf-8", newline="\n")
+  os.replace(partial, path)

@@ -1,0 +1,35 @@
+"""Installs latentnmt; the tools' settings are in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+  name="latentnmt",
+  version="0.1.0",
+  description=(
+    "Sequence-to-sequence density estimators in JAX: how good is p(y|x), how"
+    " good are its translations, and do the two agree?"
+  ),
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=find_packages(include=["latentnmt", "latentnmt.*"]),
+  package_data={"latentnmt": ["assets/*", "assets/**/*"]},
+  install_requires=[
+    "absl-py>=2.1",
+    "chex>=0.1.90",
+    "flax>=0.12.4,<0.13",
+    "jax>=0.10.0,<0.13",
+    "numpy>=2.0",
+    "optax>=0.2.5",
+    "orbax-checkpoint>=0.11.30,<1.0",
+    "sacrebleu>=2.4",
+    "sentencepiece>=0.2.0",
+    "tqdm>=4.60",
+  ],
+  extras_require={
+    "test": ["pytest>=8", "ruff>=0.6", "scipy>=1.14", "tensorboardX>=2.6"],
+    "tfds": ["tensorflow-datasets>=4.9.7"],
+    "tensorboard": ["tensorboardX>=2.6"],
+    "plots": ["matplotlib>=3.8"],
+    "notebooks": ["ipykernel>=6", "matplotlib>=3.8", "nbclient>=0.10"],
+  },
+)
