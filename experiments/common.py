@@ -23,7 +23,7 @@ import sys
 from typing import Any
 import zlib
 
-from absl import app, flags
+from absl import app, flags, logging
 from tqdm import tqdm
 
 _COMPILATION_CACHE = flags.DEFINE_string(
@@ -82,6 +82,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _guarded(main, argv: list[str]) -> None:
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)
   try:
     enable_cache()
     main(argv)
@@ -148,7 +150,7 @@ def _cpuinfo(field: str) -> str:
 
 
 class _Lines(tqdm):
-  """Progress for a log: a line of its own each time, never a carriage return."""
+  """Progress for a log: a line of its own each time, no carriage return."""
 
   @staticmethod
   def status_printer(file):
