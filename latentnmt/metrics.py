@@ -1,0 +1,121 @@
+"""Figures of a corpus: BLEU and chrF of text, nats per token, bits per byte.
+
+The library keeps nats summed over a sentence; dividing by tokens, by sentences
+or by bytes happens here and nowhere else.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import math
+
+import numpy as np
+import sacrebleu
+
+from latentnmt.types import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """A sacreBLEU score of a corpus.
+
+  Attributes:
+    value: the score, 0 to 100.
+    low: lower end of the 95 % bootstrap interval; None without resampling.
+    high: upper end of it.
+    signature: what sacreBLEU says that makes the score reproducible.
+  """
+
+  value: float
+  low: float | None
+  high: float | None
+  signature: str
+
+
+def bleu(
+  hypotheses: Sequence[str], references: Sequence[str], *, resamples: int = 0
+) -> Score:
+  """Corpus BLEU of detokenised text, one reference each, tokenised by 13a.
+
+  Args:
+    hypotheses: n lines.
+    references: n lines.
+    resamples: bootstrap resamples for the interval; 0 for none.
+
+  Raises:
+    InputError: when the counts differ or there is nothing to score.
+  """
+  return _score(sacrebleu.BLEU(force=True), hypotheses, references, resamples)
+
+
+def chrf(
+  hypotheses: Sequence[str], references: Sequence[str], *, resamples: int = 0
+) -> Score:
+  """Corpus chrF2 of detokenised text; arguments and errors as for `bleu`."""
+  return _score(sacrebleu.CHRF(), hypotheses, references, resamples)
+
+
+def _score(metric, hypotheses, references, resamples: int) -> Score:
+  if len(hypotheses) != len(references):
+    raise InputError(
+      f"{len(hypotheses)} hypotheses for {len(references)} references;"
+      " translate the same split again."
+    )
+  if not hypotheses:
+    raise InputError("There are no hypotheses to score.")
+  score = metric.corpus_score(
+    list(hypotheses), [list(references)], n_bootstrap=max(resamples, 1)
+  )
+  signature = metric.get_signature().format()
+  if resamples < 2:
+    return Score(score.score, None, None, signature)
+  # sacreBLEU states its interval in the printed forms only, and leaves it out
+  # where every resample scores zero.
+  printed = json.loads(score.format(6, signature=signature, is_json=True))
+  center = printed.get("confidence_mean", score.score)
+  radius = printed.get("confidence_var", 0.0)
+  return Score(score.score, center - radius, center + radius, signature)
+
+
+def per_token(nats, num_tokens) -> float:
+  """Nats per token of a corpus: sum over sentences / sum of tokens.
+
+  Args:
+    nats: float[n], nats per sentence.
+    num_tokens: float[n], tokens with EOS, without any EOS appended to it.
+  """
+  return _total(nats) / _total(num_tokens)
+
+
+def per_sentence(nats) -> float:
+  """Mean nats per sentence."""
+  return _total(nats) / len(nats)
+
+
+def bits_per_byte(nats, lines: Sequence[str]) -> float:
+  """Bits spent on each UTF-8 byte of the references; less is better.
+
+  Args:
+    nats: float[n], a log-likelihood in nats per sentence, so negative.
+    lines: n reference lines as they stand in the corpus, without line ends.
+  """
+  num_bytes = sum(len(line.encode()) for line in lines)
+  return -_total(nats) / math.log(2.0) / num_bytes
+
+
+def mean_difference(nats, truth) -> tuple[float, float]:
+  """Mean over sentences of nats - truth, and its standard error.
+
+  The standard error is over the draw of sentences; noise that an estimator
+  adds to each sentence is part of it. It is nan for fewer than two sentences.
+  """
+  difference = np.asarray(nats, np.float64) - np.asarray(truth, np.float64)
+  n = len(difference)
+  if n < 2:
+    return float(difference.mean()), math.nan
+  return float(difference.mean()), float(difference.std(ddof=1) / n**0.5)
+
+
+def _total(values) -> float:
+  # Float64, for a corpus sums up thousands of float32 sentences.
+  return float(np.sum(np.asarray(values), dtype=np.float64))

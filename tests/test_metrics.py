@@ -1,0 +1,72 @@
+import math
+
+import numpy as np
+import pytest
+import sacrebleu
+
+from latentnmt import metrics
+from latentnmt.types import InputError
+
+REFERENCES = ["The cat sat on the mat.", "It is raining today, isn't it?"]
+HYPOTHESES = ["The cat sat on a mat.", "It is raining now, is it not?"]
+
+
+@pytest.mark.parametrize(
+  ("ours", "theirs"),
+  [
+    (metrics.bleu, sacrebleu.corpus_bleu),
+    (metrics.chrf, sacrebleu.corpus_chrf),
+  ],
+)
+def test_score_is_sacrebleus(ours, theirs):
+  score = ours(HYPOTHESES, REFERENCES)
+  assert score.value == theirs(HYPOTHESES, [REFERENCES]).score
+  assert "nrefs:1" in score.signature
+  assert f"version:{sacrebleu.__version__}" in score.signature
+  assert score.low is None and score.high is None
+
+
+@pytest.mark.parametrize("measure", [metrics.bleu, metrics.chrf])
+def test_interval_surrounds_the_score_and_repeats(measure):
+  lines = [f"a sentence with the number {i} in it" for i in range(60)]
+  hyps = [x if i % 3 else "some other words" for i, x in enumerate(lines)]
+  score = measure(hyps, lines, resamples=100)
+  assert score.low < score.value < score.high
+  assert score == measure(hyps, lines, resamples=100)
+  assert "bs:100" in score.signature
+
+
+def test_bleu_of_copies_is_100_and_of_strangers_0():
+  assert metrics.bleu(REFERENCES, REFERENCES).value == pytest.approx(100)
+  zero = metrics.bleu(["x"] * 4, ["y z"] * 4, resamples=20)
+  assert (zero.value, zero.low, zero.high) == (0, 0, 0)
+
+
+def test_bad_input_names_both_counts():
+  with pytest.raises(InputError, match="1 hypotheses for 2 references"):
+    metrics.bleu(HYPOTHESES[:1], REFERENCES)
+  with pytest.raises(InputError, match="no hypotheses"):
+    metrics.bleu([], [])
+
+
+def test_per_token_is_a_ratio_of_sums():
+  nats, tokens = np.float32([-10, -2]), np.float32([5, 2])
+  assert metrics.per_token(nats, tokens) == pytest.approx(-12 / 7)
+  assert metrics.per_sentence(nats) == pytest.approx(-6)
+
+
+def test_bits_per_byte_counts_utf8():
+  # Three bytes ("ü" takes two), one nat each.
+  value = metrics.bits_per_byte(np.float32([-3.0]), ["üb"])
+  assert value == pytest.approx(1 / math.log(2))
+
+
+def test_mean_difference_pairs_sentences():
+  rng = np.random.default_rng(0)
+  truth = rng.normal(-30, 10, size=400)
+  mean, error = metrics.mean_difference(
+    truth + rng.normal(0.5, 1, size=400), truth
+  )
+  assert abs(mean - 0.5) < 4 * error
+  assert error == pytest.approx(1 / 20, rel=0.2)
+  assert math.isnan(metrics.mean_difference([1.0], [0.0])[1])
