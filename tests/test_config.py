@@ -1,0 +1,106 @@
+import json
+
+import pytest
+
+from latentnmt import config
+from latentnmt.types import InputError
+
+TRANSFORMER = config.TransformerConfig(vocab_size=100, width=64, heads=4)
+MODELS = {
+  "autoregressive": config.AutoregressiveConfig(TRANSFORMER),
+  "gaussian": config.LatentConfig(TRANSFORMER, channels=8),
+  "standard": config.LatentConfig(
+    TRANSFORMER, prior=config.StandardNormalPriorConfig()
+  ),
+  "custom": config.LatentConfig(
+    TRANSFORMER,
+    prior=config.CustomPriorConfig("a.b:C", fields=(("layers", 2),)),
+  ),
+}
+
+
+def experiment(model="gaussian", **train):
+  return config.ExperimentConfig(MODELS[model], config.TrainConfig(**train))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_json_round_trip(name):
+  original = experiment(name)
+  text = json.dumps(config.to_dict(original))
+  assert config.from_dict(json.loads(text)) == original
+
+
+@pytest.mark.parametrize(
+  "assignment, path, value",
+  [
+    ("train.steps=7", ("train", "steps"), 7),
+    ("train.learning_rate=2", ("train", "learning_rate"), 2.0),
+    ("train.nonfinite=skip", ("train", "nonfinite"), "skip"),
+    ("model.length_gradient=True", ("model", "length_gradient"), True),
+    ("model.prior.layers=1", ("model", "prior", "layers"), 1),
+    (
+      "model.transformer.dtype=bfloat16",
+      ("model", "transformer", "dtype"),
+      "bfloat16",
+    ),
+  ],
+)
+def test_override_sets_one_field(assignment, path, value):
+  changed = config.override(experiment(), assignment)
+  result = changed
+  for name in path:
+    result = getattr(result, name)
+  assert result == value and type(result) is type(value)
+  assert len(config.differences(experiment(), changed)) == 1
+
+
+def test_override_applies_in_order():
+  changed = config.override(experiment(), "train.steps=1", "train.steps=2")
+  assert changed.train.steps == 2
+
+
+def test_override_takes_tuples():
+  changed = config.override(MODELS["custom"], "prior.fields=(('a', 1),)")
+  assert changed.prior.fields == (("a", 1),)
+
+
+@pytest.mark.parametrize(
+  "assignment, message",
+  [
+    ("train.step=7", "no field 'step'.*valid are: steps, batch_tokens"),
+    ("train.steps", "not of the form field=value"),
+    ("train.steps=many", "should be of type int"),
+    ("train.steps=1.5", "should be of type int"),
+    ("train.alpha_mix=1", "should be of type bool"),
+    ("train=1", "group of fields"),
+    ("model.prior=gaussian", "group of fields"),
+    ("train.steps.x=1", "no fields of its own"),
+    ("train.nonfinite=ignore", "'stop' and 'skip'"),
+    ("model.transformer.heads=3", "must divide"),
+    ("model.transformer.dtype=float16", "'float32' and 'bfloat16'"),
+  ],
+)
+def test_override_refuses(assignment, message):
+  with pytest.raises(InputError, match=message) as error:
+    config.override(experiment(), assignment)
+  assert "\n" not in str(error.value)
+
+
+def test_from_dict_refuses_what_this_version_does_not_have():
+  tree = config.to_dict(experiment())
+  with pytest.raises(InputError, match="Unknown configuration 'Flow'"):
+    config.from_dict({**tree, "type": "Flow"})
+  with pytest.raises(InputError, match="wings"):
+    config.from_dict({**tree, "wings": 2})
+
+
+def test_differences_name_path_and_both_values():
+  old, new = experiment(), experiment(steps=5)
+  assert config.differences(old, old) == []
+  assert config.differences(old, new) == ["train.steps: 100000 -> 5"]
+  [line] = config.differences(old, experiment("autoregressive"))
+  assert line.startswith("model: LatentConfig(")
+
+
+def test_configurations_are_hashable():
+  assert len({experiment(name) for name in MODELS}) == len(MODELS)
