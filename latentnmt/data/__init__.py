@@ -1,0 +1,35 @@
+"""Corpora, the token store on disk, and batches planned from it.
+
+read_parallel_folder, read_manythings, embedded, grammar  -> Corpus
+prepare(corpus, out, vocab_size=...)                      -> PreparedData
+Batches(prepared.store("train"), batch_tokens)[step]      -> Batch
+length_batches(x, y, batch_tokens=...)     evaluation: each pair exactly once
+"""
+
+from latentnmt.data.batches import Batches, TokenStore, length_batches
+from latentnmt.data.corpora import (
+  SPLITS,
+  Corpus,
+  embedded,
+  read_lines,
+  read_manythings,
+  read_parallel,
+  read_parallel_folder,
+)
+from latentnmt.data.store import PreparedData, prepare, with_targets
+
+__all__ = [
+  "SPLITS",
+  "Batches",
+  "Corpus",
+  "PreparedData",
+  "TokenStore",
+  "embedded",
+  "length_batches",
+  "prepare",
+  "read_lines",
+  "read_manythings",
+  "read_parallel",
+  "read_parallel_folder",
+  "with_targets",
+]

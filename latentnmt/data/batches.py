@@ -1,0 +1,299 @@
+"""Tokens in two flat arrays, and batches of few shapes gathered from them.
+
+A plan is a handful of shapes (rows, S, T) and the shape of each pair. It is
+made from the lengths alone, so every process plans the same; which pairs share
+a batch is a pure function of (seed, epoch), so the state to resume from is the
+number of the next batch. A shape's rows are chosen such that its pairs fill
+its batches but for a few rows, which stay empty: nothing is left out.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+
+import numpy as np
+
+from latentnmt.types import PAD, Batch, InputError
+
+_ROWS = 8  # rows of every shape are a multiple, for a mesh of 8 devices
+_EDGE = 4  # and S and T of this, for models that shorten the sequence
+_EDGES = 24  # candidate edges a side
+
+
+class TokenStore:
+  """Pairs of token sequences in flat arrays, which may be memory-mapped.
+
+  Args:
+    x: uint16[total], source tokens of all pairs, one after the other.
+    x_offsets: int64[n + 1], where each begins and, last, the end.
+    y: uint16[total], targets.
+    y_offsets: int64[n + 1].
+  """
+
+  def __init__(self, x, x_offsets, y, y_offsets):
+    # A view as a plain array: slicing a np.memmap itself is ten times slower.
+    self.x, self.x_offsets = np.asarray(x), np.asarray(x_offsets)
+    self.y, self.y_offsets = np.asarray(y), np.asarray(y_offsets)
+    self.lengths = np.stack(
+      [np.diff(self.x_offsets), np.diff(self.y_offsets)], axis=1
+    ).astype(np.int32)  # [n, 2], with EOS
+
+  @classmethod
+  def from_sequences(cls, x: Sequence, y: Sequence) -> "TokenStore":
+    """A store in memory of sequences of ids that end in EOS."""
+    return cls(*flatten(x), *flatten(y))
+
+  def __len__(self) -> int:
+    """Number of pairs."""
+    return len(self.lengths)
+
+  def gather(self, ids, source_length: int, target_length: int) -> Batch:
+    """Batch of int32[B, S] and int32[B, T] numpy arrays.
+
+    Args:
+      ids: int[B], pairs; -1 for a row that is all padding.
+      source_length: S, no smaller than any source.
+      target_length: T, no smaller than any target.
+    """
+    ids = np.asarray(ids)
+    return Batch(
+      x=_gather(self.x, self.x_offsets, ids, source_length),
+      y=_gather(self.y, self.y_offsets, ids, target_length),
+    )
+
+
+def flatten(rows: Sequence) -> tuple[np.ndarray, np.ndarray]:
+  """Sequences of ids as (uint16[total], int64[n + 1] offsets)."""
+  offsets = np.zeros(len(rows) + 1, np.int64)
+  np.cumsum([len(row) for row in rows], out=offsets[1:])
+  flat = np.fromiter((i for row in rows for i in row), np.uint16, offsets[-1])
+  return flat, offsets
+
+
+def _gather(flat, offsets, ids, size: int) -> np.ndarray:
+  real = ids >= 0
+  start = np.where(real, offsets[ids], 0)
+  length = np.where(real, offsets[ids + 1] - start, 0)
+  if length.max(initial=0) > size:
+    raise ValueError(f"A sequence of {length.max()} tokens in {size} columns.")
+  column = np.arange(size)
+  mask = column < length[:, None]
+  index = np.where(mask, start[:, None] + column, 0)
+  return np.where(mask, flat[index], PAD).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Shapes and which pairs they take.
+
+  Attributes:
+    shapes: (rows, S, T) of each shape, the smallest first.
+    ids: for each shape int64[m], the pairs it takes.
+  """
+
+  shapes: tuple[tuple[int, int, int], ...]
+  ids: tuple[np.ndarray, ...]
+
+  @property
+  def batches(self) -> tuple[int, ...]:
+    """Number of batches of each shape; the last rows may be empty."""
+    return tuple(
+      -(-len(ids) // shape[0])
+      for shape, ids in zip(self.shapes, self.ids, strict=True)
+    )
+
+
+def plan_shapes(
+  lengths: np.ndarray, batch_tokens: int, max_shapes: int = 8
+) -> Plan:
+  """Chooses at most `max_shapes` shapes that pad little.
+
+  The search adds and exchanges rectangles S x T for as long as the padded
+  tokens of source plus target, each as a multiple of the real ones, decrease.
+
+  Args:
+    lengths: int[n, 2], tokens of source and target; a side may be all zero.
+    batch_tokens: rows times the longer of S and T, at most, as far as the
+      least number of rows, 8, allows.
+    max_shapes: number of shapes, at most.
+  """
+  edges = [_candidate_edges(side) for side in lengths.T]
+  cell = [
+    np.searchsorted(e, side) for e, side in zip(edges, lengths.T, strict=True)
+  ]
+  rectangles = np.stack(np.meshgrid(*edges, indexing="ij"), -1).reshape(-1, 2)
+  cell = cell[0] * len(edges[1]) + cell[1]
+  cells, cell_of, counts = np.unique(
+    cell, return_inverse=True, return_counts=True
+  )
+  real = np.maximum(lengths.sum(axis=0, dtype=np.float64), 1.0)
+  cost = (rectangles / real).sum(axis=1)  # of one row of each rectangle
+  fits = np.all(rectangles[cells][:, None] <= rectangles, axis=-1)
+  table = np.where(fits, cost, np.inf)  # [cells, rectangles]
+  # A shape's last batch leaves half a step of rows empty, on average.
+  chosen = _search(table, counts, cost * _ROWS / 2, max_shapes)
+  choice = np.argmin(table[:, chosen], axis=1)[cell_of]
+  shapes, ids = [], []
+  for k, rectangle in enumerate(rectangles[chosen]):
+    members = np.flatnonzero(choice == k)
+    if len(members):
+      source, target = map(int, rectangle)
+      rows = _rows(len(members), max(source, target), batch_tokens)
+      shapes.append((rows, source, target))
+      ids.append(members)
+  return Plan(tuple(shapes), tuple(ids))
+
+
+def _candidate_edges(lengths: np.ndarray) -> np.ndarray:
+  levels = np.quantile(
+    lengths, np.linspace(0, 1, 8 * _EDGES), method="inverted_cdf"
+  )
+  edges = np.unique(-(-levels.astype(np.int64) // _EDGE) * _EDGE)
+  if len(edges) > _EDGES:  # the largest stays, since all must fit
+    edges = edges[np.linspace(0, len(edges) - 1, _EDGES).astype(int)]
+  return edges
+
+
+def _rows(pairs: int, length: int, batch_tokens: int) -> int:
+  """Rows such that `pairs` fill their batches evenly, within the budget."""
+  most = max(batch_tokens // max(length, 1) // _ROWS, 1) * _ROWS
+  batches = -(-pairs // most)
+  return -(-pairs // (batches * _ROWS)) * _ROWS
+
+
+def _search(table, counts, overhead, max_shapes: int) -> np.ndarray:
+  """Columns of `table`, ascending in area, of which each row takes the least.
+
+  Args:
+    table: float[cells, rectangles], cost of a pair of the cell, or infinity.
+    counts: int[cells], pairs.
+    overhead: float[rectangles], cost of having the rectangle at all.
+    max_shapes: number of columns, at most.
+  """
+  chosen = [table.shape[1] - 1]  # the largest rectangle, which takes all
+
+  def best_extra(kept):
+    """The rectangle that, with those kept, costs least, and that cost."""
+    base = table[:, kept].min(axis=1)
+    total = counts @ np.minimum(base[:, None], table) + overhead
+    best = int(np.argmin(total))
+    return total[best] + overhead[kept].sum(), best
+
+  total = counts @ table[:, -1] + overhead[-1]
+  improved = True
+  while improved:
+    improved = False
+    moves = [chosen[:k] + chosen[k + 1 :] for k in range(1, len(chosen))]
+    if len(chosen) < max_shapes:
+      moves.append(chosen)
+    for kept in moves:
+      cost, extra = best_extra(kept)
+      if cost < total * (1 - 1e-9):
+        total, chosen, improved = cost, [*kept, extra], True
+        break
+  return np.sort(chosen)
+
+
+class Batches:
+  """Training batches for ever; batch i is a pure function of (seed, i).
+
+  Args:
+    store: the pairs.
+    batch_tokens: rows times the longer of S and T, at most.
+    max_length: pairs with a longer side, in tokens, are left out.
+    seed: of the order, which differs from epoch to epoch.
+    max_shapes: number of shapes, at most.
+
+  Attributes:
+    shapes: (rows, S, T) of each shape: rows a multiple of 8, S and T of 4.
+    per_epoch: batches in an epoch; i // per_epoch is the epoch.
+    fill: real share of source and of target tokens, empty rows included.
+    dropped: pairs left out because of their length.
+
+  Raises:
+    InputError: when no pair is left.
+  """
+
+  def __init__(
+    self,
+    store: TokenStore,
+    batch_tokens: int,
+    *,
+    max_length: int | None = None,
+    seed: int = 0,
+    max_shapes: int = 8,
+  ):
+    kept = np.arange(len(store))
+    if max_length is not None:
+      kept = np.flatnonzero(store.lengths.max(axis=1) <= max_length)
+    self.dropped = len(store) - len(kept)
+    if not len(kept):
+      raise InputError(
+        f"No pair of {len(store):,} is left to train on with"
+        f" max_length={max_length}."
+      )
+    self._store, self._seed = store, seed
+    plan = plan_shapes(store.lengths[kept], batch_tokens, max_shapes)
+    self._ids = tuple(kept[ids] for ids in plan.ids)
+    self.shapes, self._batches = plan.shapes, plan.batches
+    self.per_epoch = sum(plan.batches)
+    cells = np.sum(
+      [
+        (n * rows * s, n * rows * t)
+        for n, (rows, s, t) in zip(plan.batches, plan.shapes, strict=True)
+      ],
+      axis=0,
+    )
+    source, target = store.lengths[kept].sum(axis=0) / cells
+    self.fill = float(source), float(target)
+    self._epoch = functools.lru_cache(2)(self._plan_epoch)
+
+  def _plan_epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+    """(shape, int64[rows] ids) of every batch of an epoch, in order."""
+    random = np.random.default_rng([self._seed, epoch])
+    batches = []
+    for k, ids in enumerate(self._ids):
+      rows, count = self.shapes[k][0], self._batches[k]
+      filled = np.full(count * rows, -1, np.int64)
+      filled[: len(ids)] = random.permutation(ids)
+      batches += [(k, row) for row in filled.reshape(count, rows)]
+    return [batches[i] for i in random.permutation(len(batches))]
+
+  def __getitem__(self, step: int) -> Batch:
+    """Batch of training step `step`, counted from 0 over all epochs."""
+    k, ids = self._epoch(step // self.per_epoch)[step % self.per_epoch]
+    _, source, target = self.shapes[k]
+    return self._store.gather(ids, source, target)
+
+
+def length_batches(
+  x: Sequence,
+  y: Sequence | None = None,
+  *,
+  batch_tokens: int,
+  max_shapes: int = 8,
+) -> list[tuple[np.ndarray, Batch | np.ndarray]]:
+  """Every sequence exactly once, in few shapes, sorted by length.
+
+  Args:
+    x: sequences of source ids, each ending in EOS.
+    y: the targets, or None for sources alone.
+    batch_tokens: rows times the longer of S and T, at most.
+    max_shapes: number of shapes, at most.
+
+  Returns:
+    Pairs of ids, int64[rows], -1 for a row that is all padding, and the Batch
+    of these pairs or, without `y`, the int32[rows, S] sources.
+  """
+  if not len(x):
+    return []
+  store = TokenStore.from_sequences(x, [()] * len(x) if y is None else y)
+  plan = plan_shapes(store.lengths, batch_tokens, max_shapes)
+  batches = []
+  for (rows, source, target), ids in zip(plan.shapes, plan.ids, strict=True):
+    ids = ids[np.lexsort(store.lengths[ids].T)]
+    ids = np.concatenate([ids, np.full(-len(ids) % rows, -1)])
+    for row in ids.reshape(-1, rows):
+      batch = store.gather(row, source, target)
+      batches.append((row, batch.x if y is None else batch))
+  return batches

@@ -1,0 +1,192 @@
+"""Text to tokens and back: a shared SentencePiece vocabulary, normalisers.
+
+Ids: PAD 0, EOS 1, unknown 2, then the pieces. There is no BOS and no byte
+fallback. The pieces are found by byte-pair encoding, which, unlike a unigram
+vocabulary, is the same whatever the number of threads. Nothing rewrites
+characters: `decode(encode(line)) == line` for a line with single spaces.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+import html
+import io
+import pathlib
+import re
+
+import numpy as np
+import sentencepiece
+
+from latentnmt.types import EOS, PAD, InputError
+
+UNK = 2
+
+# A vocabulary of 32,000 pieces does not change visibly beyond this many lines,
+# while the trainer's memory does.
+_TRAINING_LINES = 2_000_000
+
+
+class Tokenizer:
+  """A SentencePiece vocabulary shared by source and target.
+
+  Attributes:
+    model: bytes of the SentencePiece model; two tokenizers are equal where
+      these are.
+    vocab_size: V, pieces including PAD, EOS and unknown.
+  """
+
+  def __init__(self, model: bytes):
+    self.model = model
+    self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    self.vocab_size: int = self._processor.vocab_size()
+
+  @classmethod
+  def train(cls, lines: Iterable[str], vocab_size: int) -> "Tokenizer":
+    """Finds `vocab_size` pieces in `lines`, of which each is one sentence.
+
+    Raises:
+      InputError: when the lines cannot carry that many pieces, or need more
+        for their characters alone; says how many are possible.
+    """
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+      raise InputError("The corpus is empty: no line to train a vocabulary on.")
+    model = io.BytesIO()
+    sentencepiece.set_random_generator_seed(0)
+    try:
+      sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines[:: -(-len(lines) // _TRAINING_LINES)]),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        max_sentence_length=1 << 16,
+        pad_id=PAD,
+        eos_id=EOS,
+        unk_id=UNK,
+        bos_id=-1,
+        minloglevel=2,
+      )
+    except (RuntimeError, OSError) as error:
+      raise InputError(_explain(vocab_size, len(lines), str(error))) from None
+    return cls(model.getvalue())
+
+  @classmethod
+  def load(cls, path) -> "Tokenizer":
+    """Reads what `save` wrote.
+
+    Raises:
+      InputError: for a file that is missing or holds no vocabulary.
+    """
+    path = pathlib.Path(path)
+    try:
+      return cls(path.read_bytes())
+    except OSError as error:
+      raise InputError(
+        f"{path}: {error.strerror}; a vocabulary is written by"
+        " `python -m experiments.preprocess`."
+      ) from None
+    except RuntimeError:
+      raise InputError(f"{path}: not a SentencePiece model.") from None
+
+  def save(self, path):
+    """Writes the SentencePiece model to `path`."""
+    pathlib.Path(path).write_bytes(self.model)
+
+  def encode(self, lines: Iterable[str]) -> list[list[int]]:
+    """Ids of each line, ending in EOS; an empty line is EOS alone."""
+    return self._processor.encode(list(lines), add_eos=True)
+
+  def __call__(self, lines: Iterable[str]) -> np.ndarray:
+    """int32[B, S]: ids of B lines, each ending in EOS, padded with PAD."""
+    rows = self.encode(lines)
+    tokens = np.full((len(rows), max(map(len, rows), default=0)), PAD, np.int32)
+    for out, row in zip(tokens, rows, strict=True):
+      out[: len(row)] = row
+    return tokens
+
+  def decode(self, tokens) -> list[str]:
+    """Detokenised text of each row, up to its first EOS.
+
+    Args:
+      tokens: int[B, T] or a list of lists of ids; PAD is ignored.
+    """
+    return self._processor.decode([_sentence(row) for row in tokens])
+
+  def __eq__(self, other) -> bool:
+    """Whether both have the same pieces."""
+    return isinstance(other, Tokenizer) and self.model == other.model
+
+  def __hash__(self) -> int:
+    """Hash of the model's bytes."""
+    return hash(self.model)
+
+  def __reduce__(self):
+    """Pickles as the model's bytes."""
+    return Tokenizer, (self.model,)
+
+
+def _sentence(row) -> list[int]:
+  ids = np.asarray(row).tolist()
+  if EOS in ids:
+    ids = ids[: ids.index(EOS)]
+  return [token for token in ids if token != PAD]
+
+
+def _explain(vocab_size: int, lines: int, error: str) -> str:
+  asked = f"vocab_size={vocab_size} is not possible on these {lines:,} lines: "
+  if most := re.search(r"value <= (\d+)", error):
+    return f"{asked}the largest possible is {most[1]}."
+  if least := re.search(r"required_chars\. \d+ vs (\d+)", error):
+    return (
+      f"{asked}the smallest possible is {least[1]}, their characters alone."
+    )
+  return asked + " ".join(error.split())
+
+
+_CEDILLA_TO_COMMA = str.maketrans("ŞşŢţ", "ȘșȚț")
+_ROMANIAN_TO_ASCII = str.maketrans("ȘșȚțĂÂăâÎî", "SsTtAAaaIi")
+
+
+def normalize_romanian(line: str) -> str:
+  """Writes s and t with a comma below where a cedilla was typed."""
+  return line.translate(_CEDILLA_TO_COMMA)
+
+
+def strip_romanian_diacritics(line: str) -> str:
+  """Romanian in ASCII letters (Sennrich et al. 2016), either spelling."""
+  return normalize_romanian(line).translate(_ROMANIAN_TO_ASCII)
+
+
+# By the names that `preprocess --normalizers` takes.
+NORMALIZERS: dict[str, Callable[[str], str]] = {
+  "unescape": html.unescape,
+  "romanian": normalize_romanian,
+  "strip_romanian_diacritics": strip_romanian_diacritics,
+}
+
+# Normalisers that are right for one language only.
+_LANGUAGE_OF = {"romanian": "ro", "strip_romanian_diacritics": "ro"}
+
+
+def normalize(
+  lines: Iterable[str], names: Sequence[str], language: str
+) -> list[str]:
+  """Applies normalisers in order, those of another language left out.
+
+  Args:
+    lines: sentences in `language`.
+    names: keys of `NORMALIZERS`.
+    language: code such as "de"; the Romanian normalisers touch "ro" only.
+
+  Raises:
+    InputError: for an unknown name; the valid ones are listed.
+  """
+  lines = list(lines)
+  for name in names:
+    if name not in NORMALIZERS:
+      raise InputError(
+        f"Unknown normalizer {name!r}; valid are: {', '.join(NORMALIZERS)}."
+      )
+    if _LANGUAGE_OF.get(name, language) == language:
+      lines = [NORMALIZERS[name](line) for line in lines]
+  return lines
