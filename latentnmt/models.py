@@ -1,0 +1,371 @@
+"""The two model families: p(y|x) with and without latent variables.
+
+Both are Linen modules with one call, `model.apply(variables, batch, key)`,
+which returns `Terms`. Dropout is on where a "dropout" rng is given, and that
+is allowed only with `train=True`; `key` draws the posterior sample.
+"""
+
+import functools
+import math
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from latentnmt import config as cfg
+from latentnmt import distributions
+from latentnmt.masks import (
+  append_eos,
+  lengths,
+  masked_sum,
+  real_mask,
+  shift_right,
+  token_mask,
+)
+from latentnmt.priors import build_prior
+from latentnmt.transformer import (
+  Cache,
+  DecoderStack,
+  Dropout,
+  Embedding,
+  EncoderStack,
+  Memory,
+  WeightNormDense,
+  add_positions,
+)
+from latentnmt.types import (
+  Array,
+  Batch,
+  Key,
+  Latents,
+  Mask,
+  Nats,
+  Source,
+  Terms,
+  Tokens,
+)
+
+
+def build(config: cfg.ModelConfig) -> nn.Module:
+  """The model that a configuration describes."""
+  match config:
+    case cfg.AutoregressiveConfig():
+      return AutoregressiveTransformer(config)
+    case cfg.LatentConfig():
+      return LatentTransformer(config)
+
+
+class Encoder(nn.Module):
+  """Source tokens to `Source`."""
+
+  config: cfg.TransformerConfig
+  num_layers: int
+
+  def setup(self):
+    self.stack = EncoderStack(self.config, self.num_layers)
+
+  def __call__(self, embedding: Embedding, x: Tokens) -> Source:
+    """Encodes int32[B, S]."""
+    mask = token_mask(x)
+    return Source(self.stack(add_positions(embedding(x)), mask), mask)
+
+
+class AutoregressiveTransformer(nn.Module):
+  """log p(y|x) = sum over t of log p(y_t | y_<t, x), exactly."""
+
+  config: cfg.AutoregressiveConfig
+
+  def setup(self):
+    c = self.config
+    self.embedding = Embedding(c.transformer)
+    self.encoder = Encoder(c.transformer, c.encoder_layers)
+    self.decoder = DecoderStack(c.transformer, c.decoder_layers, causal=True)
+
+  def __call__(self, batch: Batch, key: Key, train: bool = False) -> Terms:
+    """Terms of a teacher-forced pass, nats per sentence; `key` is not used.
+
+    Raises:
+      ValueError: for a "dropout" rng without `train`.
+    """
+    _check_dropout(self, train)
+    source = self.encode(batch.x)
+    mask = token_mask(batch.y)
+    x = add_positions(self.embedding(shift_right(batch.y)))
+    states = self.decoder(x, mask, self.decoder.memory(source))
+    log_py, uniform = self.embedding.log_probs(states, batch.y)
+    count = lengths(mask).astype(jnp.float32)
+    zero = jnp.zeros_like(count)
+    return Terms(
+      log_py=masked_sum(log_py, mask),
+      log_py_uniform=masked_sum(uniform, mask),
+      log_pz=zero,
+      log_qz=zero,
+      kl=zero,
+      kl_standard=zero,
+      log_pl=zero,
+      num_tokens=count,
+      num_positions=count,
+    )
+
+  def encode(self, x: Tokens) -> Source:
+    """Encodes int32[B, S]."""
+    return self.encoder(self.embedding, x)
+
+  def start(self, x: Tokens, length: int, hypotheses: int):
+    """Memory of the source and an empty cache for `length` steps."""
+    memory = self.decoder.memory(self.encode(x))
+    return memory, self.decoder.start(x.shape[0], length, hypotheses)
+
+  def step(
+    self, tokens: Tokens, t: Array, cache: Cache, history: Mask, memory: Memory
+  ) -> tuple[Array, Cache]:
+    """Logits after one more token of each of N hypotheses a sentence.
+
+    Args:
+      tokens: int32[B, N], the token before position t (PAD at t = 0).
+      t: int32 scalar.
+      cache: of the positions before.
+      history: bool[B, N, T, N], see `DecoderStack.step`.
+      memory: of the source.
+
+    Returns:
+      float32[B, N, V] and the cache with position t in it.
+    """
+    t_max = history.shape[2]
+    positions = add_positions(
+      jnp.zeros((1, t_max, self.config.transformer.width))
+    )
+    x = self.embedding(tokens) + positions[:, t].astype(cache.keys.dtype)
+    states, cache = self.decoder.step(x, t, cache, history, memory)
+    return self.embedding.logits(states), cache
+
+
+class LengthPredictor(nn.Module):
+  """p(T|x): a classifier of T - S on the mean of the source states.
+
+  Two hidden layers, 2 `bound` + 1 classes. A class that would give no positive
+  multiple of `multiple` is impossible.
+  """
+
+  width: int
+  bound: int
+  multiple: int
+  gradient: bool
+
+  @nn.compact
+  def __call__(self, source: Source) -> Array:
+    """float32[B, 2 bound + 1]: log-probability of each class."""
+    states, mask = source.states.astype(jnp.float32), source.mask[..., None]
+    if not self.gradient:
+      states = jax.lax.stop_gradient(states)
+    count = jnp.maximum(jnp.sum(mask, axis=1), 1)
+    h = jnp.sum(jnp.where(mask, states, 0), axis=1) / count
+    h = nn.elu(nn.Dense(self.width)(h))
+    h = nn.elu(nn.Dense(self.width)(h))
+    logits = nn.Dense(2 * self.bound + 1)(h)
+    return nn.log_softmax(jnp.where(self._possible(source), logits, -1e9))
+
+  def log_prob(self, length: Array, source: Source, spread: bool) -> Nats:
+    """float32[B]: log p(T|x) of the target lengths int32[B], in nats.
+
+    A length beyond the classes counts as its nearest class. With `spread`,
+    an end class gives half its mass to its own length, a quarter to the next
+    beyond and so on (downwards the shortest possible length takes the rest),
+    so that p(T|x) sums to one over all lengths and is never zero.
+    """
+    log_probs, lowest, highest = self._range(source)
+    nearest = jnp.clip(length, lowest, highest)
+    index = nearest - lengths(source.mask) + self.bound
+    log_prob = jnp.take_along_axis(log_probs, index[:, None], axis=1)[:, 0]
+    return log_prob + self._tail(length, lowest, highest) if spread else (
+      log_prob
+    )
+
+  def best(self, source: Source, count: int) -> tuple[Array, Nats]:
+    """The `count` likeliest lengths, int32[B, count], and log p of each."""
+    log_probs, classes = jax.lax.top_k(self(source), count)
+    shortest = self.multiple
+    lengths_ = lengths(source.mask)[:, None] + classes - self.bound
+    return jnp.maximum(lengths_, shortest), log_probs
+
+  def _possible(self, source: Source) -> Mask:
+    length = self._lengths(source)
+    return (length > 0) & (length % self.multiple == 0)
+
+  def _lengths(self, source: Source) -> Array:
+    classes = jnp.arange(-self.bound, self.bound + 1)
+    return lengths(source.mask)[:, None] + classes[None, :]
+
+  def _range(self, source: Source):
+    log_probs = self(source)
+    possible, length = self._possible(source), self._lengths(source)
+    lowest = jnp.min(jnp.where(possible, length, 1 << 30), axis=1)
+    return log_probs, lowest, jnp.max(jnp.where(possible, length, 0), axis=1)
+
+  def _tail(self, length: Array, lowest: Array, highest: Array) -> Nats:
+    above = jnp.maximum(length - highest, 0) // self.multiple
+    below = jnp.maximum(lowest - length, 0) // self.multiple
+    depth = lowest // self.multiple - 1  # how many shorter lengths there are
+    halvings_above = jnp.where(length >= highest, above + 1, 0)
+    halvings_below = jnp.where(
+      length <= lowest, jnp.minimum(below + 1, depth), 0
+    )
+    return -math.log(2.0) * (halvings_above + halvings_below)
+
+
+class LatentTransformer(nn.Module):
+  """p(y|x, T) = E over p(z|x) of prod over t of p(y_t|z, x).
+
+  One latent vector of C channels for each target position; see Eq. 1 and 2 of
+  the paper. Targets are filled up with EOS to a multiple of `length_multiple`.
+
+  Attributes:
+    config: sizes.
+    prior: any module with the `Prior` contract; by default the one that
+      `config.prior` describes.
+  """
+
+  config: cfg.LatentConfig
+  prior: nn.Module | None = None
+
+  def __post_init__(self):
+    if self.prior is None:
+      object.__setattr__(self, "prior", build_prior(self.config))
+    super().__post_init__()
+
+  @property
+  def length_multiple(self) -> int:
+    """Least common multiple of the configuration's and the prior's."""
+    return math.lcm(self.config.length_multiple, self.prior.length_multiple)
+
+  def setup(self):
+    c = self.config
+    transformer = c.transformer
+    self.embedding = Embedding(transformer)
+    self.encoder = Encoder(transformer, c.encoder_layers)
+    self.length = LengthPredictor(
+      transformer.width,
+      c.max_length_difference,
+      self.length_multiple,
+      c.length_gradient,
+    )
+    self.word_dropout = Dropout(c.posterior_word_dropout, shared=(-1,))
+    self.posterior_stack = DecoderStack(transformer, c.posterior_layers)
+    self.posterior_out = WeightNormDense(2 * c.channels)
+    self.decoder = DecoderStack(transformer, c.decoder_layers)
+    if c.channels != transformer.width:
+      self.from_latents = nn.Dense(transformer.width, dtype=transformer.dtype)
+
+  def __call__(self, batch: Batch, key: Key, train: bool = False) -> Terms:
+    """Terms at one posterior sample drawn with `key`, nats per sentence.
+
+    Raises:
+      ValueError: for a "dropout" rng without `train`.
+    """
+    _check_dropout(self, train)
+    source = self.encode(batch.x)
+    y, mask = self.targets(batch.y)
+    mean, scale = self.posterior(y, mask, source)
+    z = mean + scale * jax.random.normal(key, mean.shape)
+    log_py, uniform = self._log_probs(z, y, mask, source)
+    log_pz = self.prior.log_prob(z, mask, source)
+    log_qz = masked_sum(distributions.normal_log_prob(z, mean, scale), mask)
+    if hasattr(self.prior, "kl"):
+      kl = self.prior.kl(mean, scale, mask, source)
+    else:
+      kl = log_qz - log_pz
+    return Terms(
+      log_py=log_py,
+      log_py_uniform=uniform,
+      log_pz=log_pz,
+      log_qz=log_qz,
+      kl=kl,
+      kl_standard=masked_sum(
+        distributions.kl_standard_normal(mean, scale), mask
+      ),
+      log_pl=self.log_prob_length(mask, source, spread=not train),
+      num_tokens=lengths(real_mask(y)).astype(jnp.float32),
+      num_positions=lengths(mask).astype(jnp.float32),
+    )
+
+  def encode(self, x: Tokens) -> Source:
+    """Encodes int32[B, S]."""
+    return self.encoder(self.embedding, x)
+
+  def targets(self, y: Tokens) -> tuple[Tokens, Mask]:
+    """Targets with EOS appended to the length multiple, and their mask."""
+    y = append_eos(y, self.length_multiple)
+    return y, token_mask(y)
+
+  def posterior(
+    self, y: Tokens, mask: Mask, source: Source
+  ) -> tuple[Latents, Latents]:
+    """Mean and standard deviation of q(z|x, y), two float32[B, T, C]."""
+    x = add_positions(self.word_dropout(self.embedding(y)))
+    states = self.posterior_stack(x, mask, self.posterior_stack.memory(source))
+    mean, log_scale = jnp.split(self.posterior_out(states), 2, axis=-1)
+    return mean, jnp.exp(log_scale)
+
+  def decode(self, z: Latents, mask: Mask, source: Source) -> Array:
+    """float32[B, T, V]: logits of p(y_t|z, x)."""
+    return self.embedding.logits(self._states(z, mask, source))
+
+  def log_joint(
+    self, z: Latents, y: Tokens, mask: Mask, source: Source
+  ) -> tuple[Nats, Nats]:
+    """log p(y|z, x) and log p(z|x), nats per sentence."""
+    log_py, _ = self._log_probs(z, y, mask, source)
+    return log_py, self.prior.log_prob(z, mask, source)
+
+  def log_prob_length(
+    self, mask: Mask, source: Source, spread: bool = True
+  ) -> Nats:
+    """log p(T|x) of the lengths in `mask`, zero for empty rows."""
+    length = lengths(mask)
+    log_prob = self.length.log_prob(length, source, spread)
+    return jnp.where(length > 0, log_prob, 0.0)
+
+  def best_lengths(self, source: Source, count: int) -> tuple[Array, Nats]:
+    """The `count` likeliest target lengths, int32[B, count], and log p."""
+    return self.length.best(source, count)
+
+  def center(self, mask: Mask, source: Source) -> Latents:
+    """Where refinement starts, float[B, T, C]."""
+    return self.prior.center(mask, source)
+
+  def sample(
+    self, key: Key, mask: Mask, source: Source, temperature: float = 1.0
+  ) -> Latents:
+    """A draw from the prior, float[B, T, C]."""
+    return self.prior.sample(key, mask, source, temperature=temperature)
+
+  def _states(self, z: Latents, mask: Mask, source: Source) -> Array:
+    z = z.astype(self.config.transformer.dtype)
+    if self.config.channels != self.config.transformer.width:
+      z = self.from_latents(z)
+    memory = self.decoder.memory(source)
+    return self.decoder(add_positions(z), mask, memory)
+
+  def _log_probs(self, z, y, mask, source) -> tuple[Nats, Nats]:
+    states = self._states(z, mask, source)
+    log_py, uniform = self.embedding.log_probs(states, y)
+    return masked_sum(log_py, mask), masked_sum(uniform, mask)
+
+
+def _check_dropout(model: nn.Module, train: bool):
+  if model.has_rng("dropout") and not train:
+    raise ValueError("A 'dropout' rng was given without train=True.")
+
+
+def num_parameters(config: cfg.ModelConfig) -> int:
+  """How many numbers a model has, without making one."""
+  model = build(config)
+  tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  init = functools.partial(_init_shapes, model)
+  shapes = jax.eval_shape(init, key, Batch(tokens, tokens))
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+def _init_shapes(model: nn.Module, key: Key, batch: Batch):
+  return model.init(key, batch, key)["params"]

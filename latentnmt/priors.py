@@ -1,0 +1,146 @@
+"""Conditional densities p(z|x) over latent sequences.
+
+A prior is a Linen module that keeps the `Prior` contract; anything that does
+can be passed to `LatentTransformer`. Padding is invisible: what `z` holds
+where `mask` is false must not change a density, and samples are zero there.
+"""
+
+import importlib
+from typing import Protocol
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from latentnmt import config as cfg
+from latentnmt import distributions
+from latentnmt.masks import masked_sum
+from latentnmt.transformer import (
+  DecoderStack,
+  WeightNormDense,
+  add_positions,
+)
+from latentnmt.types import InputError, Key, Latents, Mask, Nats, Source
+
+
+class Prior(Protocol):
+  """The contract. A prior may also offer `kl(mean, scale, mask, source)`.
+
+  `kl` is then KL(N(mean, scale^2) || prior) in closed form, float32[B].
+
+  Attributes:
+    channels: C.
+    length_multiple: T is always a multiple of this.
+  """
+
+  channels: int
+  length_multiple: int = 1
+
+  def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
+    """float32[B]: log p(z|x) in nats, over the real positions."""
+
+  def sample(
+    self, key: Key, mask: Mask, source: Source, *, temperature: float = 1.0
+  ) -> Latents:
+    """float[B, T, C]: a draw, base noise scaled by `temperature`."""
+
+  def center(self, mask: Mask, source: Source) -> Latents:
+    """float[B, T, C]: where delta inference starts; E[z] for a Gaussian."""
+
+
+class StandardNormalPrior(nn.Module):
+  """p(z|x) = N(0, I)."""
+
+  channels: int
+  length_multiple: int = 1
+
+  def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
+    """float32[B], nats."""
+    return masked_sum(distributions.standard_normal_log_prob(z), mask)
+
+  def sample(
+    self, key: Key, mask: Mask, source: Source, *, temperature: float = 1.0
+  ) -> Latents:
+    """float32[B, T, C]."""
+    noise = jax.random.normal(key, (*mask.shape, self.channels))
+    return jnp.where(mask[..., None], temperature * noise, 0)
+
+  def center(self, mask: Mask, source: Source) -> Latents:
+    """float32[B, T, C] of zeros."""
+    return jnp.zeros((*mask.shape, self.channels))
+
+  def kl(self, mean: Latents, scale: Latents, mask: Mask, source: Source):
+    """float32[B], KL(N(mean, scale^2) || N(0, I)) in nats."""
+    return masked_sum(distributions.kl_standard_normal(mean, scale), mask)
+
+
+class GaussianPrior(nn.Module):
+  """Diagonal Gaussian of a Transformer decoder over position signals."""
+
+  channels: int
+  layers: int
+  transformer: cfg.TransformerConfig
+  length_multiple: int = 1
+
+  def setup(self):
+    self.stack = DecoderStack(self.transformer, self.layers)
+    self.out = WeightNormDense(2 * self.channels)
+
+  def mean_scale(self, mask: Mask, source: Source) -> tuple[Latents, Latents]:
+    """Two float32[B, T, C]."""
+    width = self.transformer.width
+    x = add_positions(jnp.zeros((*mask.shape, width), source.states.dtype))
+    states = self.stack(x, mask, self.stack.memory(source))
+    mean, log_scale = jnp.split(self.out(states), 2, axis=-1)
+    return mean, jnp.exp(log_scale)
+
+  def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
+    """float32[B], nats."""
+    mean, scale = self.mean_scale(mask, source)
+    return masked_sum(distributions.normal_log_prob(z, mean, scale), mask)
+
+  def sample(
+    self, key: Key, mask: Mask, source: Source, *, temperature: float = 1.0
+  ) -> Latents:
+    """float32[B, T, C]."""
+    mean, scale = self.mean_scale(mask, source)
+    noise = jax.random.normal(key, mean.shape)
+    return jnp.where(mask[..., None], mean + temperature * scale * noise, 0)
+
+  def center(self, mask: Mask, source: Source) -> Latents:
+    """float32[B, T, C], E[z]."""
+    mean, _ = self.mean_scale(mask, source)
+    return jnp.where(mask[..., None], mean, 0)
+
+  def kl(self, mean: Latents, scale: Latents, mask: Mask, source: Source):
+    """float32[B], KL(N(mean, scale^2) || p(z|x)) in nats."""
+    own_mean, own_scale = self.mean_scale(mask, source)
+    kl = distributions.kl_normal(mean, scale, own_mean, own_scale)
+    return masked_sum(kl, mask)
+
+
+def build_prior(config: cfg.LatentConfig) -> nn.Module:
+  """The prior that a model's configuration asks for.
+
+  Raises:
+    InputError: for a custom prior that cannot be imported or built.
+  """
+  match config.prior:
+    case cfg.StandardNormalPriorConfig():
+      return StandardNormalPrior(config.channels)
+    case cfg.GaussianPriorConfig(layers):
+      return GaussianPrior(config.channels, layers, config.transformer)
+    case cfg.CustomPriorConfig(target, fields):
+      return _custom(target, channels=config.channels, **dict(fields))
+
+
+def _custom(target: str, **fields) -> nn.Module:
+  module, colon, name = target.partition(":")
+  if not colon:
+    raise InputError(
+      f"prior={target!r} is not of the form package.module:Class."
+    )
+  try:
+    return getattr(importlib.import_module(module), name)(**fields)
+  except (ImportError, AttributeError, TypeError) as error:
+    raise InputError(f"Cannot build the prior {target!r}: {error}.") from error

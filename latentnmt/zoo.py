@@ -1,0 +1,116 @@
+"""Presets: the models of the paper and small ones for a laptop.
+
+A preset is written as its difference from another. Parameter counts, with
+V = 31,500 and one embedding behind source, target and softmax: BUILD_NOTES.md.
+"""
+
+import dataclasses
+from typing import Any
+
+from latentnmt import config as cfg
+from latentnmt.types import InputError
+
+# name: (parent, changes). Changes to `transformer` are fields of that group.
+_PRESETS: dict[str, tuple[str | None, dict[str, Any]]] = {
+  "transformer_base": (None, {}),
+  "transformer_small": (
+    "transformer_base",
+    dict(
+      transformer=dict(width=256, hidden=1024, heads=2),
+      encoder_layers=5,
+      decoder_layers=5,
+    ),
+  ),
+  "transformer_large": (
+    "transformer_base",
+    dict(transformer=dict(width=1024, hidden=4096, heads=16, dropout=0.3)),
+  ),
+  "transformer_tiny": (
+    "transformer_base",
+    dict(
+      transformer=dict(width=128, hidden=512, heads=4),
+      encoder_layers=2,
+      decoder_layers=2,
+    ),
+  ),
+  "gauss_base": (None, dict(transformer=dict(heads=4))),
+  "gauss_large": (
+    "gauss_base",
+    dict(
+      transformer=dict(heads=8),
+      posterior_layers=4,
+      decoder_layers=6,
+      prior=cfg.GaussianPriorConfig(layers=4),
+    ),
+  ),
+  "gauss_base_iwslt": (
+    "gauss_base",
+    dict(
+      transformer=dict(width=256, hidden=1024, dropout=0.2),
+      channels=256,
+      encoder_layers=5,
+    ),
+  ),
+  "gauss_tiny": (
+    "gauss_base",
+    dict(
+      transformer=dict(width=128, hidden=512),
+      channels=32,
+      encoder_layers=2,
+      posterior_layers=2,
+      decoder_layers=2,
+      prior=cfg.GaussianPriorConfig(layers=2),
+    ),
+  ),
+}
+
+
+def names() -> list[str]:
+  """Every preset."""
+  return list(_PRESETS)
+
+
+def config(name: str, *, vocab_size: int, **changes) -> cfg.ModelConfig:
+  """Configuration of a preset.
+
+  Args:
+    name: one of `names()`.
+    vocab_size: V.
+    **changes: fields of the model's configuration to replace; a dict for
+      `transformer` replaces fields of that group.
+
+  Raises:
+    InputError: for an unknown preset (the valid ones are named) or field.
+  """
+  if name not in _PRESETS:
+    raise InputError(
+      f"Unknown preset {name!r}; valid are: {', '.join(names())}."
+    )
+  parent, difference = _PRESETS[name]
+  if parent is None:
+    base = _root(name, cfg.TransformerConfig(vocab_size))
+  else:
+    base = config(parent, vocab_size=vocab_size)
+  return _change(_change(base, difference), changes)
+
+
+def _root(name: str, transformer: cfg.TransformerConfig) -> cfg.ModelConfig:
+  family = name.split("_")[0]
+  roots = dict(
+    transformer=cfg.AutoregressiveConfig, gauss=cfg.LatentConfig
+  )
+  return roots[family](transformer)
+
+
+def _change(base: cfg.ModelConfig, changes: dict) -> cfg.ModelConfig:
+  changes = dict(changes)
+  for name, value in changes.items():
+    if name not in cfg.field_names(base):
+      raise InputError(
+        f"{type(base).__name__} has no field {name!r}; valid are:"
+        f" {', '.join(cfg.field_names(base))}."
+      )
+    if isinstance(value, dict):
+      group = getattr(base, name)
+      changes[name] = dataclasses.replace(group, **value)
+  return dataclasses.replace(base, **changes)
