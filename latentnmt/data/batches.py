@@ -8,16 +8,12 @@ its batches but for a few rows, which stay empty: nothing is left out.
 """
 
 from collections.abc import Sequence
-import dataclasses
 import functools
 
 import numpy as np
 
+from latentnmt.data.planning import plan_shapes
 from latentnmt.types import PAD, Batch, InputError
-
-_ROWS = 8  # rows of every shape are a multiple, for a mesh of 8 devices
-_EDGE = 4  # and S and T of this, for models that shorten the sequence
-_EDGES = 24  # candidate edges a side
 
 
 class TokenStore:
@@ -82,118 +78,6 @@ def _gather(flat, offsets, ids, size: int) -> np.ndarray:
   return np.where(mask, flat[index], PAD).astype(np.int32)
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """Shapes and which pairs they take.
-
-  Attributes:
-    shapes: (rows, S, T) of each shape, the smallest first.
-    ids: for each shape int64[m], the pairs it takes.
-  """
-
-  shapes: tuple[tuple[int, int, int], ...]
-  ids: tuple[np.ndarray, ...]
-
-  @property
-  def batches(self) -> tuple[int, ...]:
-    """Number of batches of each shape; the last rows may be empty."""
-    return tuple(
-      -(-len(ids) // shape[0])
-      for shape, ids in zip(self.shapes, self.ids, strict=True)
-    )
-
-
-def plan_shapes(
-  lengths: np.ndarray, batch_tokens: int, max_shapes: int = 8
-) -> Plan:
-  """Chooses at most `max_shapes` shapes that pad little.
-
-  The search adds and exchanges rectangles S x T for as long as the padded
-  tokens of source plus target, each as a multiple of the real ones, decrease.
-
-  Args:
-    lengths: int[n, 2], tokens of source and target; a side may be all zero.
-    batch_tokens: rows times the longer of S and T, at most, as far as the
-      least number of rows, 8, allows.
-    max_shapes: number of shapes, at most.
-  """
-  edges = [_candidate_edges(side) for side in lengths.T]
-  cell = [
-    np.searchsorted(e, side) for e, side in zip(edges, lengths.T, strict=True)
-  ]
-  rectangles = np.stack(np.meshgrid(*edges, indexing="ij"), -1).reshape(-1, 2)
-  cell = cell[0] * len(edges[1]) + cell[1]
-  cells, cell_of, counts = np.unique(
-    cell, return_inverse=True, return_counts=True
-  )
-  real = np.maximum(lengths.sum(axis=0, dtype=np.float64), 1.0)
-  cost = (rectangles / real).sum(axis=1)  # of one row of each rectangle
-  fits = np.all(rectangles[cells][:, None] <= rectangles, axis=-1)
-  table = np.where(fits, cost, np.inf)  # [cells, rectangles]
-  # A shape's last batch leaves half a step of rows empty, on average.
-  chosen = _search(table, counts, cost * _ROWS / 2, max_shapes)
-  choice = np.argmin(table[:, chosen], axis=1)[cell_of]
-  shapes, ids = [], []
-  for k, rectangle in enumerate(rectangles[chosen]):
-    members = np.flatnonzero(choice == k)
-    if len(members):
-      source, target = map(int, rectangle)
-      rows = _rows(len(members), max(source, target), batch_tokens)
-      shapes.append((rows, source, target))
-      ids.append(members)
-  return Plan(tuple(shapes), tuple(ids))
-
-
-def _candidate_edges(lengths: np.ndarray) -> np.ndarray:
-  levels = np.quantile(
-    lengths, np.linspace(0, 1, 8 * _EDGES), method="inverted_cdf"
-  )
-  edges = np.unique(-(-levels.astype(np.int64) // _EDGE) * _EDGE)
-  if len(edges) > _EDGES:  # the largest stays, since all must fit
-    edges = edges[np.linspace(0, len(edges) - 1, _EDGES).astype(int)]
-  return edges
-
-
-def _rows(pairs: int, length: int, batch_tokens: int) -> int:
-  """Rows such that `pairs` fill their batches evenly, within the budget."""
-  most = max(batch_tokens // max(length, 1) // _ROWS, 1) * _ROWS
-  batches = -(-pairs // most)
-  return -(-pairs // (batches * _ROWS)) * _ROWS
-
-
-def _search(table, counts, overhead, max_shapes: int) -> np.ndarray:
-  """Columns of `table`, ascending in area, of which each row takes the least.
-
-  Args:
-    table: float[cells, rectangles], cost of a pair of the cell, or infinity.
-    counts: int[cells], pairs.
-    overhead: float[rectangles], cost of having the rectangle at all.
-    max_shapes: number of columns, at most.
-  """
-  chosen = [table.shape[1] - 1]  # the largest rectangle, which takes all
-
-  def best_extra(kept):
-    """The rectangle that, with those kept, costs least, and that cost."""
-    base = table[:, kept].min(axis=1)
-    total = counts @ np.minimum(base[:, None], table) + overhead
-    best = int(np.argmin(total))
-    return total[best] + overhead[kept].sum(), best
-
-  total = counts @ table[:, -1] + overhead[-1]
-  improved = True
-  while improved:
-    improved = False
-    moves = [chosen[:k] + chosen[k + 1 :] for k in range(1, len(chosen))]
-    if len(chosen) < max_shapes:
-      moves.append(chosen)
-    for kept in moves:
-      cost, extra = best_extra(kept)
-      if cost < total * (1 - 1e-9):
-        total, chosen, improved = cost, [*kept, extra], True
-        break
-  return np.sort(chosen)
-
-
 class Batches:
   """Training batches for ever; batch i is a pure function of (seed, i).
 
@@ -237,14 +121,7 @@ class Batches:
     self._ids = tuple(kept[ids] for ids in plan.ids)
     self.shapes, self._batches = plan.shapes, plan.batches
     self.per_epoch = sum(plan.batches)
-    cells = np.sum(
-      [
-        (n * rows * s, n * rows * t)
-        for n, (rows, s, t) in zip(plan.batches, plan.shapes, strict=True)
-      ],
-      axis=0,
-    )
-    source, target = store.lengths[kept].sum(axis=0) / cells
+    source, target = store.lengths[kept].sum(axis=0) / plan.padded
     self.fill = float(source), float(target)
     self._epoch = functools.lru_cache(2)(self._plan_epoch)
 

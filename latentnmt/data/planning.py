@@ -1,0 +1,205 @@
+"""Few shapes (rows, S, T) for sentence pairs of many lengths, padding little.
+
+Pairs are put into cells between candidate edges, of which there are at most
+24 a side; a shape is a rectangle S x T of candidate edges and takes the pairs
+that fit and for which it is the cheapest. A greedy search with exchanges over
+an estimate of the padding is followed by a climb over the padding itself,
+empty rows included.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+
+import numpy as np
+
+_ROWS = 8  # rows of every shape are a multiple, for a mesh of 8 devices
+_EDGE = 4  # and S and T of this, for models that shorten the sequence
+_EDGES = 24  # candidate edges a side
+_WEIGHTS = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Shapes and which pairs they take.
+
+  Attributes:
+    shapes: (rows, S, T) of each shape, the smallest first.
+    ids: for each shape int64[m], the pairs it takes.
+  """
+
+  shapes: tuple[tuple[int, int, int], ...]
+  ids: tuple[np.ndarray, ...]
+
+  @property
+  def batches(self) -> tuple[int, ...]:
+    """Number of batches of each shape; the last rows may be empty."""
+    return tuple(
+      -(-len(ids) // shape[0])
+      for shape, ids in zip(self.shapes, self.ids, strict=True)
+    )
+
+  @property
+  def padded(self) -> np.ndarray:
+    """int64[2]: positions of source and target in all batches."""
+    batches = np.array(self.batches)[:, None]
+    shapes = np.array(self.shapes)
+    return (batches * shapes[:, :1] * shapes[:, 1:]).sum(axis=0)
+
+
+def plan_shapes(
+  lengths: np.ndarray, batch_tokens: int, max_shapes: int = 8
+) -> Plan:
+  """Chooses at most `max_shapes` shapes.
+
+  Of source and target, the side of which the smaller share is real counts.
+
+  Args:
+    lengths: int[n, 2], tokens of source and target; a side may be all zero.
+    batch_tokens: rows times the longer of S and T, at most, as far as the
+      least number of rows, 8, allows.
+    max_shapes: number of shapes, at most.
+  """
+  grid = _Grid.of(lengths, batch_tokens)
+  found = []
+  for weight in _WEIGHTS:
+    table = grid.table(weight)
+    chosen = _climb(grid, table, _search(table, grid.counts, max_shapes))
+    found.append((grid.padding(table, chosen), table, chosen))
+  _, table, chosen = min(found, key=lambda item: item[0])
+  choice = table[:, chosen].argmin(axis=1)[grid.cell_of]
+  shapes, ids = [], []
+  for k, (source, target) in enumerate(grid.rectangles[chosen].tolist()):
+    members = np.flatnonzero(choice == k)
+    if len(members):
+      rows = _rows(np.array(len(members)), max(source, target), batch_tokens)
+      shapes.append((int(rows), source, target))
+      ids.append(members)
+  return Plan(tuple(shapes), tuple(ids))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+  """Pairs counted between candidate edges.
+
+  Attributes:
+    rectangles: int[R, 2], S and T of every pair of candidate edges, row by
+      row, the largest last.
+    rows: number of candidate edges of the source.
+    columns: and of the target.
+    cells: int[cells], the smallest rectangle around the pairs of each cell.
+    cell_of: int[n], the cell of each pair.
+    counts: int[cells], pairs in each.
+    real: float[2], real tokens of source and target.
+    batch_tokens: see `plan_shapes`.
+  """
+
+  rectangles: np.ndarray
+  rows: int
+  columns: int
+  cells: np.ndarray
+  cell_of: np.ndarray
+  counts: np.ndarray
+  real: np.ndarray
+  batch_tokens: int
+
+  @classmethod
+  def of(cls, lengths: np.ndarray, batch_tokens: int) -> "_Grid":
+    edges = [_candidate_edges(side) for side in lengths.T]
+    row, column = (
+      np.searchsorted(edge, side)
+      for edge, side in zip(edges, lengths.T, strict=True)
+    )
+    cells, cell_of, counts = np.unique(
+      row * len(edges[1]) + column, return_inverse=True, return_counts=True
+    )
+    rectangles = np.stack(np.meshgrid(*edges, indexing="ij"), -1).reshape(-1, 2)
+    real = np.maximum(lengths.sum(axis=0, dtype=np.float64), 1.0)
+    return cls(
+      rectangles, *map(len, edges), cells, cell_of, counts, real, batch_tokens
+    )
+
+  def table(self, weight: float) -> np.ndarray:
+    """float[cells, R]: cost of a pair of a cell in a rectangle.
+
+    The cost is the rectangle's share of the real tokens, `weight` of it the
+    target's; infinite where the pair does not fit.
+    """
+    cost = self.rectangles / self.real @ np.array([1 - weight, weight])
+    own = self.rectangles[self.cells]
+    fits = np.all(own[:, None] <= self.rectangles, axis=-1)
+    return np.where(fits, cost, np.inf)
+
+  def padding(self, table: np.ndarray, chosen: list[int]) -> float:
+    """Positions per real token, of the side where these are more."""
+    choice = table[:, chosen].argmin(axis=1)
+    pairs = np.bincount(choice, self.counts, len(chosen)).astype(np.int64)
+    shape = self.rectangles[chosen]
+    rows = _rows(pairs, shape.max(axis=1), self.batch_tokens)
+    padded = -(-pairs // rows) * rows @ shape
+    return float((padded / self.real).max())
+
+  def neighbours(self, rectangle: int) -> Iterator[int]:
+    """Rectangles with another edge on one or both sides."""
+    row, column = divmod(rectangle, self.columns)
+    for i in (row - 1, row, row + 1):
+      for j in (column - 1, column, column + 1):
+        if 0 <= i < self.rows and 0 <= j < self.columns:
+          yield i * self.columns + j
+
+
+def _candidate_edges(lengths: np.ndarray) -> np.ndarray:
+  levels = np.quantile(
+    lengths, np.linspace(0, 1, 8 * _EDGES), method="inverted_cdf"
+  )
+  edges = np.unique(-(-levels.astype(np.int64) // _EDGE) * _EDGE)
+  if len(edges) > _EDGES:  # the largest stays, since all must fit
+    edges = edges[np.linspace(0, len(edges) - 1, _EDGES).astype(int)]
+  return edges
+
+
+def _rows(pairs: np.ndarray, length, batch_tokens: int) -> np.ndarray:
+  """Rows such that `pairs` fill their batches evenly, within the budget."""
+  most = np.maximum(batch_tokens // np.maximum(length, 1) // _ROWS, 1) * _ROWS
+  batches = np.maximum(-(-pairs // most), 1)
+  return np.maximum(-(-pairs // (batches * _ROWS)), 1) * _ROWS
+
+
+def _search(
+  table: np.ndarray, counts: np.ndarray, max_shapes: int
+) -> list[int]:
+  """Columns of `table` of which every cell can take its cheapest.
+
+  A column more is added, or one exchanged, for as long as the total cost
+  decreases. A shape costs half a step of rows in itself: so many stay empty
+  on average.
+  """
+  overhead = np.where(np.isfinite(table), table, 0).max(axis=0) * _ROWS / 2
+  chosen = [table.shape[1] - 1]  # the largest rectangle, which takes all
+  total = counts @ table[:, -1] + overhead[-1]
+  while True:
+    moves = [chosen[:k] + chosen[k + 1 :] for k in range(1, len(chosen))]
+    if len(chosen) < max_shapes:
+      moves.append(chosen)
+    for kept in moves:
+      base = table[:, kept].min(axis=1, keepdims=True)
+      costs = counts @ np.minimum(base, table) + overhead
+      best = int(costs.argmin())
+      if costs[best] + overhead[kept].sum() < total * (1 - 1e-9):
+        total = costs[best] + overhead[kept].sum()
+        chosen = [*kept, best]
+        break
+    else:
+      return sorted(chosen)
+
+
+def _climb(grid: _Grid, table, chosen: list[int]) -> list[int]:
+  """Moves edges for as long as the true padding decreases."""
+  padding, improved = grid.padding(table, chosen), True
+  while improved:
+    improved = False
+    for k, old in enumerate(chosen[:-1]):  # the largest takes all: it stays
+      for new in grid.neighbours(old):
+        moved = chosen[:k] + [new] + chosen[k + 1 :]
+        if (less := grid.padding(table, moved)) < padding * (1 - 1e-9):
+          chosen, padding, improved = moved, less, True
+  return chosen
