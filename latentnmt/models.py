@@ -19,6 +19,7 @@ from latentnmt.masks import (
   lengths,
   masked_sum,
   real_mask,
+  round_up,
   shift_right,
   token_mask,
 )
@@ -32,6 +33,7 @@ from latentnmt.transformer import (
   Memory,
   WeightNormDense,
   add_positions,
+  sinusoids,
 )
 from latentnmt.types import (
   Array,
@@ -131,11 +133,9 @@ class AutoregressiveTransformer(nn.Module):
     Returns:
       float32[B, N, V] and the cache with position t in it.
     """
-    t_max = history.shape[2]
-    positions = add_positions(
-      jnp.zeros((1, t_max, self.config.transformer.width))
-    )
-    x = self.embedding(tokens) + positions[:, t].astype(cache.keys.dtype)
+    x = self.embedding(tokens)
+    signal = sinusoids(history.shape[2], x.shape[-1]).astype(x.dtype)
+    x += jax.lax.dynamic_index_in_dim(signal, t)[None]
     states, cache = self.decoder.step(x, t, cache, history, memory)
     return self.embedding.logits(states), cache
 
@@ -184,9 +184,8 @@ class LengthPredictor(nn.Module):
   def best(self, source: Source, count: int) -> tuple[Array, Nats]:
     """The `count` likeliest lengths, int32[B, count], and log p of each."""
     log_probs, classes = jax.lax.top_k(self(source), count)
-    shortest = self.multiple
-    lengths_ = lengths(source.mask)[:, None] + classes - self.bound
-    return jnp.maximum(lengths_, shortest), log_probs
+    length = lengths(source.mask)[:, None] + classes - self.bound
+    return round_up(jnp.maximum(length, 1), self.multiple), log_probs
 
   def _possible(self, source: Source) -> Mask:
     length = self._lengths(source)
