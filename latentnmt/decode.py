@@ -438,9 +438,7 @@ def _rank(tokens: Array, scores: Array) -> Hypotheses:
   earlier = np.tri(scores.shape[1], k=-1, dtype=bool)[None]
   scores = jnp.where(jnp.any(same & earlier, axis=2), -jnp.inf, scores)
   order = jnp.argsort(-scores, axis=1)
-  return Hypotheses(
-    _rows(tokens, order), jnp.take_along_axis(scores, order, 1)
-  )
+  return Hypotheses(_rows(tokens, order), jnp.take_along_axis(scores, order, 1))
 
 
 def teacher_score(model: AutoregressiveTransformer, params: Params) -> Score:
@@ -513,9 +511,13 @@ def _collect(results: list[str], tokenizer: Tokenizer, ids, tokens: Tokens):
 
 
 def encode_lines(
-  model: nn.Module, tokenizer: Tokenizer, lines: Sequence[str], truncate: bool
+  model: nn.Module,
+  tokenizer: Tokenizer,
+  lines: Sequence[str],
+  truncate: bool,
+  side: str = "source",
 ) -> list[list[int]]:
-  """Token ids of each line.
+  """Token ids of each line; `side` is what an error calls a line.
 
   Raises:
     InputError: for lines longer than the model takes, unless `truncate`.
@@ -525,7 +527,7 @@ def encode_lines(
   long = [i for i, ids in enumerate(x) if len(ids) > limit]
   if long and not truncate:
     raise InputError(
-      f"{len(long)} of {len(lines)} sources are longer than the model's"
+      f"{len(long)} of {len(lines)} {side}s are longer than the model's"
       f" max_length={limit} tokens, the first in line {long[0] + 1}"
       f" ({len(x[long[0]])} tokens); shorten them or ask for truncation."
     )
