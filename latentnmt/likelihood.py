@@ -14,20 +14,34 @@ grows. `reconstruction` and `lee2020` are not likelihoods: they leave out what
 it costs to name z, about KL(q || p) nats.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 import functools
 
 import jax
 from jax.nn import logsumexp
 import jax.numpy as jnp
+import numpy as np
 
+from latentnmt import data, decode, sharding
 from latentnmt.config import AutoregressiveConfig
 from latentnmt.distributions import normal_log_prob
 from latentnmt.masks import lengths, masked_sum, real_mask
-from latentnmt.types import Array, Batch, Estimate, InputError, Key, Nats
+from latentnmt.text import Tokenizer
+from latentnmt.types import (
+  Array,
+  Batch,
+  Estimate,
+  InputError,
+  Key,
+  Nats,
+  Params,
+)
 
 # What the activations of one chunk of samples may take, in bytes. It bounds
 # memory, not speed: a device is busy well before it is full.
 CHUNK_BYTES = 2**29
+
+_SHAPES = 4  # of batches of lines, at most
 
 
 def iwae(log_py: Array, log_pz: Array, log_qz: Array) -> Nats:
@@ -161,6 +175,74 @@ def log_likelihood(
   if chunk is None:
     chunk = default_chunk(model.config, *batch.y.shape, samples)
   return _estimate(model, params, batch, key, samples, min(chunk, samples))
+
+
+def log_likelihood_lines(
+  model,
+  params: Params,
+  tokenizer: Tokenizer,
+  sources: Sequence[str],
+  targets: Sequence[str],
+  key: Key,
+  samples: int = 1000,
+  chunk: int | None = None,
+  *,
+  batch_tokens: int = 2048,
+  progress: Callable[[Iterable], Iterable] | None = None,
+  truncate: bool = False,
+) -> Estimate:
+  """`log_likelihood` of n pairs of lines, in the given order.
+
+  Sentence i takes its noise from fold_in(key, i). The rows of a batch are
+  split over this process's devices.
+
+  Args:
+    model: either family.
+    params: its parameters.
+    tokenizer: of the run.
+    sources: n lines.
+    targets: n lines.
+    key: one key.
+    samples: K.
+    chunk: see `log_likelihood`.
+    batch_tokens: rows times the longer side's length of a batch.
+    progress: wraps the list of batches, as tqdm does.
+    truncate: score what is left of lines that are longer than the model
+      takes, rather than refuse them.
+
+  Returns:
+    An `Estimate` of numpy float32[n].
+
+  Raises:
+    InputError: for a line longer than the model takes, no lines, or another
+      number of targets than of sources.
+  """
+  if not sources or len(sources) != len(targets):
+    raise InputError(
+      f"{len(sources)} sources and {len(targets)} targets to score."
+    )
+  x, y = (
+    decode.encode_lines(model, tokenizer, lines, truncate, side)
+    for lines, side in ((sources, "source"), (targets, "target"))
+  )
+  mesh = sharding.mesh(jax.local_devices())
+  params = jax.device_put(params, sharding.replicated(mesh))
+  # Each shape is one more program to compile, and padding costs time K times.
+  batches = data.length_batches(
+    x, y, batch_tokens=batch_tokens, max_shapes=_SHAPES
+  )
+  parts = []
+  for ids, batch in progress(batches) if progress else batches:
+    batch, rows = sharding.put((batch, np.maximum(ids, 0)), mesh)
+    keys = _fold_in_each(key, rows)
+    estimate = log_likelihood(model, params, batch, keys, samples, chunk)
+    parts.append((ids, jax.device_get(estimate)))
+  order = np.concatenate([ids for ids, _ in parts])
+  _, first = np.unique(order, return_index=True)
+  first = first[-len(x) :]  # without the empty rows' id, -1
+  return jax.tree.map(
+    lambda *values: np.concatenate(values)[first], *(e for _, e in parts)
+  )
 
 
 def default_chunk(config, rows: int, length: int, samples: int) -> int:

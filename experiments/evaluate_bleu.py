@@ -1,0 +1,73 @@
+"""Scores all translations of one or more runs against the raw references.
+
+  python -m experiments.evaluate_bleu --data=runs/quickstart/data \
+    --run=runs/quickstart/teacher --run=runs/quickstart/gauss-raw
+
+Every hypotheses/<split>.<method>.txt of a run gives two rows of its
+results.jsonl, metrics "bleu" and "chrf", with sacreBLEU's signature and the
+ends of the 95 % bootstrap interval, "low" and "high".
+"""
+
+import dataclasses
+from pathlib import Path
+
+from absl import flags
+
+from experiments import common
+from latentnmt import checkpoint, metrics
+from latentnmt.data import PreparedData, read_lines
+from latentnmt.types import InputError
+
+_RUNS = flags.DEFINE_multi_string(
+  "run", None, "Run directory; may be given repeatedly.", required=True
+)
+_DATA = common.data_flag()
+_RESAMPLES = flags.DEFINE_integer(
+  "resamples", 1000, "Bootstrap resamples for the interval; 0 for none."
+)
+
+_MEASURES = {"bleu": metrics.bleu, "chrf": metrics.chrf}
+
+
+def hypotheses(run: str) -> list[tuple[str, str, Path]]:
+  """(split, method, file) of each file of translations of a run.
+
+  Raises:
+    InputError: if there are none.
+  """
+  files = sorted((Path(run) / "hypotheses").glob("*.*.txt"))
+  if not files:
+    raise InputError(f"{run} has no translations; translate with it first.")
+  names = [file.name.removesuffix(".txt").split(".", 1) for file in files]
+  return [(*name, file) for name, file in zip(names, files, strict=True)]
+
+
+def scores(
+  lines: list[str], references: list[str], resamples: int
+) -> list[dict]:
+  """Rows of both measures."""
+  return [
+    {"metric": name}
+    | dataclasses.asdict(measure(lines, references, resamples=resamples))
+    for name, measure in _MEASURES.items()
+  ]
+
+
+def main(argv):
+  """Scores what the flags name."""
+  del argv
+  data = PreparedData.open(_DATA.value)
+  files = [(run, *found) for run in _RUNS.value for found in hypotheses(run)]
+  for run, split, method, file in common.progress(files, desc="bleu"):
+    try:
+      found = scores(read_lines(file), data.targets(split), _RESAMPLES.value)
+    except InputError as error:
+      raise InputError(f"{file}: {error}") from None
+    for row in found:
+      row |= {"split": split, "method": method, "data": data.fingerprint}
+      checkpoint.append_result(run, row)
+      print(f"{file}: {row['metric']} {row['value']:.2f}")
+
+
+if __name__ == "__main__":
+  common.run(main)

@@ -1,0 +1,235 @@
+"""How likely a model finds the references: exactly, or by bounds and samples.
+
+  python -m experiments.evaluate_likelihood --run=runs/quickstart/gauss-raw \
+    --data=runs/quickstart/data --samples=100
+
+Rows go to the run's results.jsonl, per-sentence values to
+likelihood/<split>.<step>.npz of the run, by the names of `Estimate`. Rows by
+metric, each for the estimators "exact" (autoregressive models) or iwae, elbo,
+reconstruction and lee2020 (latent models):
+
+  nats_per_token               of the corpus, the length paid for
+  nats_per_token_given_length  of latent models, p(y|x, T)
+  lee2020_per_position         the figure the public code of Lee et al. (2020)
+                               reports: mean over sentences, length given
+  difference_to_truth          mean over sentences of value - log p(y|x), in
+                               nats, length paid; where the truth is known
+
+Tokens are counted up to and including EOS, without any EOS that the model
+appends; bits_per_byte is per UTF-8 byte of the references. K, the effective
+sample size and the standard error (of sampling z, in nats per token) stand in
+the rows of iwae.
+"""
+
+from pathlib import Path
+import sys
+
+from absl import flags
+import jax
+import numpy as np
+
+from experiments import common
+from latentnmt import checkpoint, likelihood, metrics
+from latentnmt.config import AutoregressiveConfig
+from latentnmt.data import PreparedData
+from latentnmt.types import Estimate
+
+_RUN = common.run_flag()
+_DATA = common.data_flag()
+_SPLIT = common.split_flag()
+_SAMPLES = flags.DEFINE_integer(
+  "samples", 1000, "K, samples of the posterior for each sentence."
+)
+_CHUNK = flags.DEFINE_integer(
+  "chunk", None, "Samples computed at a time; by default what fits memory."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
+_CHECKPOINT = flags.DEFINE_integer(
+  "checkpoint", None, "Step of the checkpoint; by default the best by dev BLEU."
+)
+_TRUNCATE = flags.DEFINE_bool(
+  "truncate", False, "Cut sentences longer than the model takes."
+)
+
+_METRICS = {"paid": "nats_per_token", "given": "nats_per_token_given_length"}
+_ESTIMATORS = ("iwae", "elbo", "reconstruction", "lee2020")
+
+
+def values(estimate: Estimate, exact: bool) -> dict[str, np.ndarray]:
+  """float[n], nats per sentence with the length given, by estimator."""
+  if exact:
+    return {"exact": estimate.log_likelihood}
+  others = {name: getattr(estimate, name) for name in _ESTIMATORS[1:]}
+  return {"iwae": estimate.log_likelihood, **others}
+
+
+def rows(
+  estimate: Estimate, references: list[str], exact: bool, cut: bool = False
+) -> list[dict]:
+  """Figures of a corpus.
+
+  Args:
+    estimate: of n sentences.
+    references: n lines, as they stand in the corpus.
+    exact: whether the model is autoregressive and the estimate its truth.
+    cut: whether references were scored in part, which leaves no sense to
+      bits per byte.
+  """
+  result = []
+  for name, given in values(estimate, exact).items():
+    conventions = {"paid": given + estimate.log_pl}
+    if not exact:
+      conventions["given"] = given
+    for length, nats in conventions.items():
+      row = {
+        "metric": _METRICS[length],
+        "value": metrics.per_token(nats, estimate.num_tokens),
+        "estimator": name,
+        "length": length,
+        "nats_per_sentence": metrics.per_sentence(nats),
+      }
+      if not cut:
+        row["bits_per_byte"] = metrics.bits_per_byte(nats, references)
+      result.append(row | (_noise(estimate) if name == "iwae" else {}))
+  if not exact:
+    per_position = estimate.lee2020 / estimate.num_positions
+    result.append(
+      {
+        "metric": "lee2020_per_position",
+        "value": metrics.per_sentence(per_position),
+        "estimator": "lee2020",
+        "length": "given",
+      }
+    )
+  return result
+
+
+def _noise(estimate: Estimate) -> dict:
+  """How far the samples can be trusted."""
+  variance = np.square(estimate.standard_error, dtype=np.float64)
+  tokens = np.sum(estimate.num_tokens, dtype=np.float64)
+  return {
+    "standard_error": float(np.sqrt(np.sum(variance)) / tokens),
+    "ess_mean": float(np.mean(estimate.ess)),
+    "ess_median": float(np.median(estimate.ess)),
+    "ess_min": float(np.min(estimate.ess)),
+  }
+
+
+def differences(
+  estimate: Estimate, truth: np.ndarray, exact: bool
+) -> list[dict]:
+  """Rows that pair every estimator, length paid, with the known truth.
+
+  Args:
+    estimate: of n sentences.
+    truth: float[n], log p(y|x) in nats.
+    exact: as for `rows`.
+  """
+  result = []
+  for name, given in values(estimate, exact).items():
+    nats = given + estimate.log_pl
+    mean, error = metrics.mean_difference(nats, truth)
+    result.append(
+      {
+        "metric": "difference_to_truth",
+        "value": mean,
+        "estimator": name,
+        "length": "paid",
+        "standard_error": error if np.isfinite(error) else None,
+        "per_token": metrics.per_token(nats - truth, estimate.num_tokens),
+        "truth_per_token": metrics.per_token(truth, estimate.num_tokens),
+      }
+    )
+  return result
+
+
+def lengths(tokenizer, lines: list[str]) -> np.ndarray:
+  """int[n]: tokens of each line, with EOS."""
+  return np.array([len(ids) for ids in tokenizer.encode(lines)])
+
+
+def counts(model, estimate: Estimate, x, y) -> dict:
+  """What was scored, and what of it was out of the ordinary.
+
+  Args:
+    model: that scored.
+    estimate: of n sentences.
+    x: int[n], tokens of the sources.
+    y: int[n], tokens of the targets.
+  """
+  limit = model.config.transformer.max_length
+  row = {
+    "sentences": len(y),
+    "tokens": int(np.sum(estimate.num_tokens, dtype=np.float64)),
+    "positions": int(np.sum(estimate.num_positions, dtype=np.float64)),
+    "truncated": int(np.sum((x > limit) | (y > limit))),
+  }
+  if not isinstance(model.config, AutoregressiveConfig):
+    bound = model.config.max_length_difference
+    difference = np.abs(estimate.num_positions - np.minimum(x, limit))
+    row["beyond_length_classes"] = int(np.sum(difference > bound))
+  return row
+
+
+def show(found: list[dict]) -> None:
+  """Prints the rows for a person."""
+  for row in found:
+    line = f"{row['metric']:28}{row['estimator']:15}{row['value']:10.4f}"
+    if "ess_median" in row:
+      line += f"  K {row['K']}, ESS median {row['ess_median']:.1f}"
+      line += f" min {row['ess_min']:.1f}, +- {row['standard_error']:.4f}"
+    elif row["metric"] == "difference_to_truth" and row["standard_error"]:
+      line += f" +- {row['standard_error']:.4f} nats per sentence"
+    print(line)
+
+
+def main(argv):
+  """Scores a split and writes what was found."""
+  del argv
+  run, split = _RUN.value, _SPLIT.value
+  prepared = PreparedData.open(_DATA.value)
+  sources, targets = prepared.sources(split), prepared.targets(split)
+  step = checkpoint.find_step(run, _CHECKPOINT.value)
+  model, params, tokenizer = checkpoint.load(run, step)
+  estimate = likelihood.log_likelihood_lines(
+    model,
+    params,
+    tokenizer,
+    sources,
+    targets,
+    jax.random.key(_SEED.value),
+    _SAMPLES.value,
+    _CHUNK.value,
+    progress=lambda batches: common.progress(batches, desc="likelihood"),
+    truncate=_TRUNCATE.value,
+  )
+  exact = isinstance(model.config, AutoregressiveConfig)
+  x, y = lengths(tokenizer, sources), lengths(tokenizer, targets)
+  counted = counts(model, estimate, x, y)
+  if counted["truncated"]:
+    print(f"{counted['truncated']} sentences were cut.", file=sys.stderr)
+  cut = bool(np.any(y > model.config.transformer.max_length))
+  found = rows(estimate, targets, exact, cut)
+  truth = prepared.log_probs(split)
+  if truth is not None and not counted["truncated"]:
+    found += differences(estimate, truth, exact)
+  conditions = {
+    "split": split,
+    "step": step,
+    "K": None if exact else _SAMPLES.value,
+    "seed": None if exact else _SEED.value,
+    "data": prepared.fingerprint,
+    **counted,
+  }
+  found = [row | conditions for row in found]
+  path = Path(run) / "likelihood" / f"{split}.{step}.npz"
+  path.parent.mkdir(exist_ok=True)
+  np.savez(path, **vars(estimate), samples=_SAMPLES.value, seed=_SEED.value)
+  for row in found:
+    checkpoint.append_result(run, row)
+  show(found)
+
+
+if __name__ == "__main__":
+  common.run(main)
