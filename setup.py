@@ -22,11 +22,12 @@ setup(
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11.30,<1.0",
     "sacrebleu>=2.4",
+    "scipy>=1.14",
     "sentencepiece>=0.2.0",
     "tqdm>=4.60",
   ],
   extras_require={
-    "test": ["pytest>=8", "ruff>=0.6", "scipy>=1.14", "tensorboardX>=2.6"],
+    "test": ["pytest>=8", "ruff>=0.6", "tensorboardX>=2.6"],
     "tfds": ["tensorflow-datasets>=4.9.7"],
     "tensorboard": ["tensorboardX>=2.6"],
     "plots": ["matplotlib>=3.8"],

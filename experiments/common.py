@@ -49,6 +49,23 @@ def split_flag(default: str = "test"):
   return flags.DEFINE_string("split", default, "Split of the prepared data.")
 
 
+def checkpoint_flag():
+  """The flag --checkpoint: a step, by default the best on dev."""
+  return flags.DEFINE_integer(
+    "checkpoint", None, "Step of the checkpoint; default the best on dev.", 0
+  )
+
+
+def methods_flag():
+  """The flag --methods: names of decoding methods."""
+  return flags.DEFINE_list(
+    "methods",
+    None,
+    "Decoding methods, for example greedy,beam4 or delta0,delta1-l3.",
+    required=True,
+  )
+
+
 def set_flag():
   """The flag --set: changes of configuration fields, given repeatedly."""
   return flags.DEFINE_multi_string(

@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROWS = [
-  "types config",
+  "types",
+  "config",
   "masks text distributions metrics sharding zoo",
   "data transformer",
   "bijections",
@@ -84,7 +85,7 @@ def test_heavy_imports_are_lazy(path):
   "path", python_files("latentnmt", "experiments"), ids=source_id
 )
 def test_files_fit_in_one_reading(path):
-  assert len(path.read_text().split("\n")) <= MAX_LINES
+  assert len(path.read_text().splitlines()) <= MAX_LINES
 
 
 def published_files():

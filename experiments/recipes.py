@@ -1,0 +1,190 @@
+"""Recipes: one table of corpus, models, training, decoding and expectations.
+
+`python -m experiments.study --recipe=NAME` runs one. Times are for two cores
+of a CPU, without installation; `tiny` is what the tests run.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A model to train, translate with and score.
+
+  Attributes:
+    preset: name in `zoo`.
+    settings: changes of the preset and of the training, "field=value".
+    methods: decoding methods, as `translate --methods` takes them.
+    distilled: train on the teacher's translations, not on the references.
+  """
+
+  preset: str
+  settings: tuple[str, ...]
+  methods: tuple[str, ...]
+  distilled: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """A study from text to table.
+
+  Attributes:
+    summary: what it shows.
+    corpus: as `preprocess --corpus` takes it.
+    vocab_size: V, pieces of the shared vocabulary.
+    runs: name to run, in order; the run "teacher" comes before any that
+      trains on distilled data.
+    seconds: expected time of each stage by its name, or by its first word for
+      all stages of that kind.
+    expected: the numbers to expect, for people.
+    prepare: further flags of `preprocess`.
+    distill: the teacher's decoding method.
+    samples: K, samples of the posterior per likelihood.
+    batch_sizes: sentences decoded at once in the benchmark.
+  """
+
+  summary: str
+  corpus: str
+  vocab_size: int
+  runs: Mapping[str, Run]
+  seconds: Mapping[str, float]
+  expected: str
+  prepare: tuple[str, ...] = ()
+  distill: str = "beam4"
+  samples: int = 100
+  batch_sizes: tuple[int, ...] = (1, 32)
+
+  def stage_seconds(self, stage: str) -> float:
+    """Expected seconds of a stage, by its name or else by its kind."""
+    return self.seconds.get(stage, self.seconds.get(stage.split()[0], 0.0))
+
+
+def _steps(steps: int, evaluations: int) -> tuple[str, ...]:
+  """Training for `steps` steps with so many dev evaluations on the way."""
+  return (
+    f"train.steps={steps}",
+    f"train.eval_every={steps // evaluations}",
+  )
+
+
+def _longer(run: Run, steps: int, evaluations: int, *settings: str) -> Run:
+  """The same run trained for longer: of settings given twice the last wins."""
+  settings = run.settings + _steps(steps, evaluations) + settings
+  return dataclasses.replace(run, settings=settings)
+
+
+def _raw_and_distilled(name: str, run: Run) -> dict[str, Run]:
+  return {
+    f"{name}-raw": run,
+    f"{name}-distilled": dataclasses.replace(run, distilled=True),
+  }
+
+
+_TEACHER = Run(
+  "transformer_tiny",
+  (
+    *_steps(550, 2),
+    "train.warmup=200",
+    "train.learning_rate=0.5",
+  ),
+  ("greedy", "beam4"),
+)
+_GAUSS = Run(
+  "gauss_tiny",
+  (
+    *_steps(300, 2),
+    "train.warmup=100",
+    "train.learning_rate=0.5",
+    "train.kl_start=50",
+    "train.kl_ramp=150",
+  ),
+  ("delta0", "delta1", "delta4"),
+)
+
+_QUICKSTART = Recipe(
+  summary="German to English on the corpus that comes with the package.",
+  corpus="embedded",
+  vocab_size=4000,
+  runs={"teacher": _TEACHER, **_raw_and_distilled("gauss", _GAUSS)},
+  seconds={
+    "preprocess": 6,
+    "train teacher": 290,
+    "distill": 60,
+    "train": 150,
+    "translate": 20,
+    "bleu": 6,
+    "likelihood": 20,
+    "benchmark": 25,
+    "analyze": 5,
+  },
+  expected="teacher at least 12 BLEU",
+)
+
+_EMBEDDED = dataclasses.replace(
+  _QUICKSTART,
+  summary="As quickstart, trained for longer.",
+  runs={
+    "teacher": _longer(_TEACHER, 1600, 4),
+    **_raw_and_distilled("gauss", _longer(_GAUSS, 1500, 4)),
+  },
+  seconds={**_QUICKSTART.seconds, "train teacher": 800, "train": 750},
+  expected=(
+    "teacher at least 25 BLEU; distilled above raw; delta1 above delta0"
+  ),
+)
+
+_GRAMMAR = Recipe(
+  summary="Phrase pairs with known log p(y|x): is a likelihood one?",
+  corpus="grammar",
+  vocab_size=300,
+  runs={
+    "teacher": dataclasses.replace(
+      _TEACHER, settings=_TEACHER.settings + _steps(600, 2)
+    ),
+    "gauss": dataclasses.replace(
+      _GAUSS, settings=_GAUSS.settings + _steps(600, 2)
+    ),
+  },
+  seconds={
+    "preprocess": 6,
+    "train": 240,
+    "translate": 20,
+    "bleu": 6,
+    "likelihood": 90,
+    "benchmark": 25,
+    "analyze": 5,
+  },
+  expected="teacher within 0.05 nats per token of the truth",
+  samples=1000,
+)
+
+_NARROW = (
+  "model.transformer.width=16",
+  "model.transformer.hidden=32",
+  "model.transformer.heads=2",
+  "model.transformer.max_length=64",
+  "train.batch_tokens=512",
+  "train.log_every=2",
+)
+_TINY = dataclasses.replace(
+  _GRAMMAR,
+  summary="Every stage on next to nothing, for the tests.",
+  runs={
+    "teacher": _longer(_TEACHER, 4, 2, *_NARROW),
+    **_raw_and_distilled(
+      "gauss", _longer(_GAUSS, 4, 2, *_NARROW, "model.channels=4")
+    ),
+  },
+  seconds={**_GRAMMAR.seconds, "train": 15, "likelihood": 10, "distill": 10},
+  expected="a table",
+  samples=4,
+  batch_sizes=(1, 2),
+)
+
+RECIPES: dict[str, Recipe] = {
+  "quickstart": _QUICKSTART,
+  "embedded": _EMBEDDED,
+  "grammar": _GRAMMAR,
+  "tiny": _TINY,
+}

@@ -1,0 +1,398 @@
+"""Runs a recipe's stages in order: text, teacher, students, scores, table.
+
+  python -m experiments.study --recipe=quickstart
+
+Each stage is a process of its own, one of the other binaries. A stage that is
+finished is skipped: `study.json` in the study's folder records its command,
+and its outputs are there. One that was cut off is run again, and continues
+where its binary can. Everything is in `<out>/<study>/`:
+
+  study.json  data/  data-distilled/  <run>/...  report.md  report.csv
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import fcntl
+from pathlib import Path
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from typing import IO
+
+from absl import flags
+
+from experiments import common
+from experiments.recipes import RECIPES, Recipe
+
+_RECIPE = flags.DEFINE_enum(
+  "recipe", None, list(RECIPES), "What to run.", required=True
+)
+_OUT = flags.DEFINE_string("out", "runs", "Folder of all studies.")
+_STUDY = flags.DEFINE_string(
+  "study", None, "Name of this study's folder in --out; default the recipe's."
+)
+_DATA = common.data_flag(
+  "Prepared data directory, instead of the recipe's own corpus.",
+  required=False,
+)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only show the stages.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One process of a study.
+
+  Attributes:
+    name: unique in the study.
+    command: name of a binary, then its flags.
+    inputs: files that the user or an earlier stage wrote.
+    outputs: files that are there when the stage is finished.
+    seconds: how long it is expected to take.
+  """
+
+  name: str
+  command: tuple[str, ...]
+  inputs: tuple[Path, ...]
+  outputs: tuple[Path, ...]
+  seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A recipe in a folder.
+
+  Attributes:
+    recipe: what to do.
+    folder: where everything goes.
+    data: prepared data of the user's own; None for the recipe's corpus.
+  """
+
+  recipe: Recipe
+  folder: Path
+  data: Path | None = None
+
+  def stages(self) -> list[Stage]:
+    """All stages, in the order in which they run."""
+    runs = self.recipe.runs
+    stages = [] if self.data else [self._preprocess()]
+    for name, run in runs.items():
+      if run.distilled and not any(s.name == "distill" for s in stages):
+        stages.append(self._distill())
+      stages.append(self._train(name))
+    stages += [self._translate(name) for name in runs]
+    stages.append(self._bleu())
+    stages += [self._likelihood(name) for name in runs]
+    stages += [self._benchmark(name) for name in runs]
+    return [*stages, self._analyze()]
+
+  @property
+  def _raw(self) -> Path:
+    return self.data or self.folder / "data"
+
+  @property
+  def _distilled(self) -> Path:
+    return self.folder / "data-distilled"
+
+  def _trained(self, name: str) -> Path:
+    return self.folder / name / "finished.json"
+
+  def _hypotheses(self, name: str) -> list[Path]:
+    folder = self.folder / name / "hypotheses"
+    methods = self.recipe.runs[name].methods
+    return [folder / f"test.{method}.txt" for method in methods]
+
+  def _results(self) -> list[Path]:
+    return [self.folder / name / "results.jsonl" for name in self.recipe.runs]
+
+  def _stage(self, name, binary, *, inputs, outputs, **options) -> Stage:
+    return Stage(
+      name=name,
+      command=(binary, *_as_flags(options)),
+      inputs=tuple(inputs),
+      outputs=tuple(outputs),
+      seconds=self.recipe.stage_seconds(name),
+    )
+
+  def _preprocess(self) -> Stage:
+    return self._stage(
+      "preprocess",
+      "preprocess",
+      inputs=[],
+      outputs=[self._raw / "meta.json"],
+      corpus=self.recipe.corpus,
+      out=self._raw,
+      vocab_size=self.recipe.vocab_size,
+    )
+
+  def _train(self, name: str) -> Stage:
+    run = self.recipe.runs[name]
+    data = self._distilled if run.distilled else self._raw
+    return self._stage(
+      f"train {name}",
+      "train",
+      inputs=[data / "meta.json"],
+      outputs=[self._trained(name)],
+      run=self.folder / name,
+      data=data,
+      preset=run.preset,
+      set=run.settings,
+    )
+
+  def _distill(self) -> Stage:
+    return self._stage(
+      "distill",
+      "distill",
+      inputs=[self._raw / "meta.json", self._trained("teacher")],
+      outputs=[self._distilled / "meta.json"],
+      run=self.folder / "teacher",
+      data=self._raw,
+      out=self._distilled,
+      method=self.recipe.distill,
+    )
+
+  def _translate(self, name: str) -> Stage:
+    return self._stage(
+      f"translate {name}",
+      "translate",
+      inputs=[self._raw / "meta.json", self._trained(name)],
+      outputs=self._hypotheses(name),
+      run=self.folder / name,
+      data=self._raw,
+      methods=",".join(self.recipe.runs[name].methods),
+    )
+
+  def _bleu(self) -> Stage:
+    runs = self.recipe.runs
+    return self._stage(
+      "bleu",
+      "evaluate_bleu",
+      inputs=[file for name in runs for file in self._hypotheses(name)],
+      outputs=self._results(),
+      run=tuple(self.folder / name for name in runs),
+      data=self._raw,
+    )
+
+  def _likelihood(self, name: str) -> Stage:
+    return self._stage(
+      f"likelihood {name}",
+      "evaluate_likelihood",
+      inputs=[self._raw / "meta.json", self._trained(name)],
+      outputs=[self.folder / name / "results.jsonl"],
+      run=self.folder / name,
+      data=self._raw,
+      samples=self.recipe.samples,
+    )
+
+  def _benchmark(self, name: str) -> Stage:
+    return self._stage(
+      f"benchmark {name}",
+      "benchmark",
+      inputs=[self._raw / "meta.json", self._trained(name)],
+      outputs=[self.folder / name / "results.jsonl"],
+      run=self.folder / name,
+      data=self._raw,
+      methods=",".join(self.recipe.runs[name].methods),
+      batch_sizes=",".join(map(str, self.recipe.batch_sizes)),
+    )
+
+  def _analyze(self) -> Stage:
+    return self._stage(
+      "analyze",
+      "analyze",
+      inputs=self._results(),
+      outputs=[self.folder / "report.md", self.folder / "report.csv"],
+      study=self.folder,
+    )
+
+
+def _as_flags(options: dict) -> list[str]:
+  """{"a": 1, "b": (2, 3)} as --a=1 --b=2 --b=3."""
+  arguments = []
+  for name, value in options.items():
+    values = value if isinstance(value, tuple) else (value,)
+    arguments += [f"--{name}={v}" for v in values]
+  return arguments
+
+
+class Record:
+  """What `study.json` says: the finished stages, their commands and seconds.
+
+  Commands are recorded with the study's folder as ".": it can be moved.
+  """
+
+  def __init__(self, folder: Path):
+    self._folder = folder
+    self._path = folder / "study.json"
+    self._stages = common.read_json(self._path) or {}
+
+  def command(self, stage: Stage) -> list[str]:
+    """What is recorded of a stage's command."""
+    here = f"={self._folder}"
+    return [arg.replace(here, "=.") for arg in stage.command]
+
+  def seconds(self, stage: Stage) -> float:
+    """How long a finished stage took."""
+    return self._stages[stage.name]["seconds"]
+
+  def check(self, stages: list[Stage]) -> None:
+    """Ends the process if a stage was finished by another command."""
+    for stage in stages:
+      old = self._stages.get(stage.name, {}).get("command", [])
+      new = self.command(stage)
+      if old and old != new:
+        before = shlex.join(arg for arg in old if arg not in new)
+        now = shlex.join(arg for arg in new if arg not in old)
+        common.fail(
+          f"stage '{stage.name}' of {self._folder} was made with other flags"
+          f" ({before or 'none of these'} -> {now or 'none of these'}); delete"
+          f" that folder to start again, or name another with --study."
+        )
+
+  def finished(self, stage: Stage) -> bool:
+    """Whether a stage is recorded and its outputs are there."""
+    return stage.name in self._stages and all(
+      path.exists() for path in stage.outputs
+    )
+
+  def begin(self, stage: Stage, stages: list[Stage]) -> None:
+    """Forgets a stage and all that depend on what it is going to write."""
+    self._stages.pop(stage.name, None)
+    written = set(stage.outputs)
+    for other in stages:
+      if written & set(other.inputs):
+        self._stages.pop(other.name, None)
+        written |= set(other.outputs)
+    common.write_json(self._path, self._stages)
+
+  def finish(self, stage: Stage, seconds: float) -> None:
+    """Records a stage as finished."""
+    self._stages[stage.name] = {
+      "command": self.command(stage),
+      "seconds": round(seconds, 1),
+    }
+    common.write_json(self._path, self._stages)
+
+
+def run_all(stages: list[Stage], record: Record, start) -> None:
+  """Runs what is not finished.
+
+  Args:
+    stages: in order.
+    record: of their folder.
+    start: called with a stage's command, returns its exit status.
+  """
+  elapsed = sum(record.seconds(s) for s in stages if record.finished(s))
+  for number, stage in enumerate(stages, 1):
+    if record.finished(stage):
+      continue
+    rest = sum(s.seconds for s in stages if not record.finished(s))
+    _say(
+      f"[{number}/{len(stages)}] {stage.name}: {_clock(elapsed)} elapsed,"
+      f" about {_clock(elapsed + rest)} in all"
+    )
+    record.begin(stage, stages)
+    began = time.monotonic()
+    status = start(stage.command)
+    if status:
+      _say(f"error: stage '{stage.name}' failed: {shlex.join(stage.command)}")
+      sys.exit(status if status > 0 else 1)
+    record.finish(stage, time.monotonic() - began)
+    elapsed += record.seconds(stage)
+
+
+def _say(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+  return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[IO]:
+  """Holds the folder's lock, after waiting for a process that has it.
+
+  The stages inherit the lock: where the study was killed and its stage lives
+  on, the next study waits for that stage rather than work beside it.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  with open(folder / ".lock", "a") as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      _say(f"waiting for another process that works in {folder} ...")
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    yield lock
+
+
+def start_process(command: tuple[str, ...], cache: Path, lock: IO) -> int:
+  """Runs a binary and returns its exit status; an interruption ends it too."""
+  binary, *arguments = command
+  process = subprocess.Popen(
+    [
+      *(sys.executable, "-m", f"experiments.{binary}", *arguments),
+      f"--compilation_cache={cache}",
+    ],
+    pass_fds=[lock.fileno()],
+  )
+  try:
+    return process.wait()
+  finally:
+    _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+  """Interrupts a process that still runs; kills it if it does not end."""
+  for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+    # At a terminal the first signal has come from there; one more does harm
+    # only if it cuts the process's own tidying short.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      process.wait(timeout=2)
+      return
+    process.send_signal(signal_number)
+  process.wait()
+
+
+def show(stages: list[Stage], record: Record) -> None:
+  """Prints every stage: state, expected time, command, inputs, outputs."""
+  for number, stage in enumerate(stages, 1):
+    state = "finished" if record.finished(stage) else "to do"
+    print(f"[{number}/{len(stages)}] {stage.name}: {state},", end=" ")
+    print(f"about {_clock(stage.seconds)}")
+    binary, *arguments = stage.command
+    print(f"  python -m experiments.{binary} {shlex.join(arguments)}")
+    print("  reads ", *(stage.inputs or ["nothing"]))
+    print("  writes", *stage.outputs)
+  print(f"about {_clock(sum(s.seconds for s in stages))} in all")
+
+
+def main(argv):
+  """Runs or shows the study that the flags ask for."""
+  del argv
+  recipe = RECIPES[_RECIPE.value]
+  folder = Path(_OUT.value) / (_STUDY.value or _RECIPE.value)
+  data = Path(_DATA.value).resolve() if _DATA.value else None
+  if data and not (data / "meta.json").exists():
+    common.fail(f"{data} is no prepared data; the preprocess binary makes it.")
+  stages = Study(recipe, folder, data).stages()
+  if _DRY_RUN.value:
+    show(stages, Record(folder))
+    return
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  with alone(folder) as lock:
+    record = Record(folder)
+    record.check(stages)
+    had_table = record.finished(stages[-1])
+    cache = folder.parent / "compilation_cache"
+    run_all(stages, record, lambda c: start_process(c, cache, lock))
+  if had_table:
+    print((folder / "report.md").read_text(encoding="utf-8"))
+  total = sum(record.seconds(stage) for stage in stages)
+  _say(f"All {len(stages)} stages are finished ({_clock(total)}): {folder}")
+
+
+if __name__ == "__main__":
+  common.run(main)
