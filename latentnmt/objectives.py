@@ -1,0 +1,107 @@
+"""What training minimises: the negative evidence lower bound of a batch.
+
+  loss = sum_b (-log_py + beta kl + alpha kl_standard) / sum_b num_positions
+         + mean_b (-log_pl)
+
+`log_py` carries label smoothing here and only here: a share `eps` of it is
+`log_py_uniform`, the cross-entropy with the uniform distribution. Rows of
+padding have zero nats, zero positions and are no sentence.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+
+from latentnmt.config import TrainConfig
+from latentnmt.types import Array, Terms
+
+_NATS = ("log_py", "log_pz", "log_qz", "kl", "kl_standard", "log_pl")
+
+
+def negative_elbo(
+  terms: Terms,
+  *,
+  beta: Array | float = 1.0,
+  alpha: float = 0.0,
+  label_smoothing: float = 0.0,
+  alpha_mix: bool = False,
+) -> tuple[Array, dict[str, Array]]:
+  """Loss of a batch, in nats per position, and the sums it was made from.
+
+  Args:
+    terms: of B sentences.
+    beta: weight of the KL term.
+    alpha: weight of KL(q || N(0, I)).
+    label_smoothing: share of the uniform distribution in the target.
+    alpha_mix: the public code's regulariser, which follows beta and takes
+      its share from the KL: beta ((1 - alpha) kl + alpha kl_standard).
+
+  Returns:
+    The scalar loss, and `totals(terms)` with the loss added.
+  """
+  sums = totals(terms)
+  uniform = jnp.sum(terms.log_py_uniform)
+  log_py = sums["log_py"] + label_smoothing * (uniform - sums["log_py"])
+  if alpha_mix:
+    kl = beta * (sums["kl"] + alpha * (sums["kl_standard"] - sums["kl"]))
+  else:
+    kl = beta * sums["kl"] + alpha * sums["kl_standard"]
+  # A batch of nothing but padding costs nothing, rather than 0 / 0.
+  per_position = (kl - log_py) / jnp.maximum(sums["num_positions"], 1)
+  loss = per_position - sums["log_pl"] / jnp.maximum(sums["num_sentences"], 1)
+  return loss, {"loss": loss, **sums}
+
+
+def totals(terms: Terms) -> dict[str, Array]:
+  """Sums over the batch: nats by name, tokens, positions and sentences.
+
+  Sums, because they add up over batches of any size; `per_token` divides
+  them once at the end.
+  """
+  sums = {name: jnp.sum(getattr(terms, name)) for name in _NATS}
+  sums["num_tokens"] = jnp.sum(terms.num_tokens)
+  sums["num_positions"] = jnp.sum(terms.num_positions)
+  sums["num_sentences"] = jnp.sum(terms.num_positions > 0, dtype=jnp.float32)
+  return sums
+
+
+def add(rows: Sequence[Mapping[str, Array]]) -> dict[str, float]:
+  """Adds up rows of scalars by name, in double precision."""
+  return {name: sum(float(row[name]) for row in rows) for name in rows[0]}
+
+
+def per_token(sums: dict[str, float]) -> dict[str, float]:
+  """Nats per target token of `totals`: elbo, log_py, kl, log_pl and so on.
+
+  Args:
+    sums: `totals`, or totals added up over batches.
+
+  Returns:
+    Each term over `num_tokens`, and `elbo` = log_py - kl beside them.
+  """
+  tokens = max(sums["num_tokens"], 1)
+  nats = {name: sums[name] / tokens for name in _NATS}
+  return {"elbo": nats["log_py"] - nats["kl"], **nats}
+
+
+def kl_weight(step: Array | int, config: TrainConfig) -> Array:
+  """beta: 0 up to step `kl_start`, then linear to 1 in `kl_ramp` steps."""
+  after = jnp.asarray(step, jnp.float32) - config.kl_start
+  if config.kl_ramp == 0:
+    return jnp.where(after >= 0, 1.0, 0.0)
+  return jnp.clip(after / config.kl_ramp, 0.0, 1.0)
+
+
+def learning_rate(step: Array | int, config: TrainConfig, width: int) -> Array:
+  """The Transformer's schedule (Vaswani et al. 2017) at step 0, 1, 2 ...
+
+  learning_rate width^-0.5 min(t^-0.5, t warmup^-1.5) with t = step + 1, where
+  t starts again at 1 at step `schedule_restart`.
+  """
+  t = jnp.asarray(step, jnp.float32) + 1
+  if config.schedule_restart:
+    restart = config.schedule_restart
+    t = jnp.where(t > restart, t - restart, t)
+  warmup = max(config.warmup, 1)
+  scale = config.learning_rate * width**-0.5
+  return scale * jnp.minimum(t**-0.5, t * warmup**-1.5)

@@ -1,0 +1,108 @@
+"""The loss against a sum written out sentence by sentence."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from latentnmt import objectives
+from latentnmt.config import TrainConfig
+from latentnmt.types import Terms
+
+_POSITIONS = np.array([4.0, 6.0, 2.0])
+_TOKENS = np.array([3.0, 6.0, 2.0])
+
+
+def _terms(padding_rows=0) -> Terms:
+  random = np.random.default_rng(0)
+  nats = {
+    name: np.abs(random.normal(size=3)) * sign
+    for name, sign in dict(
+      log_py=-9, log_py_uniform=-20, log_pz=-5, log_qz=-3, kl=4,
+      kl_standard=6, log_pl=-2,
+    ).items()
+  }  # fmt: skip
+  fields = nats | {"num_tokens": _TOKENS, "num_positions": _POSITIONS}
+  return Terms(
+    **{
+      name: jnp.asarray(np.pad(values, (0, padding_rows)), jnp.float32)
+      for name, values in fields.items()
+    }
+  )
+
+
+def _loss(terms, beta, alpha, smoothing, mix):
+  loss = 0.0
+  for b in range(3):
+    log_py = (1 - smoothing) * terms.log_py[b]
+    log_py += smoothing * terms.log_py_uniform[b]
+    kl, standard = terms.kl[b], terms.kl_standard[b]
+    if mix:
+      kl = beta * ((1 - alpha) * kl + alpha * standard)
+    else:
+      kl = beta * kl + alpha * standard
+    loss += (kl - log_py) / _POSITIONS.sum() - terms.log_pl[b] / 3
+  return loss
+
+
+@pytest.mark.parametrize("mix", [False, True])
+@pytest.mark.parametrize(
+  ("beta", "alpha", "smoothing"),
+  [(1.0, 0.0, 0.0), (0.3, 0.2, 0.1), (0.0, 0.5, 0.1)],
+)
+def test_loss_is_the_sum_written_out(beta, alpha, smoothing, mix):
+  loss, metrics = objectives.negative_elbo(
+    _terms(),
+    beta=beta,
+    alpha=alpha,
+    label_smoothing=smoothing,
+    alpha_mix=mix,
+  )
+  expected = _loss(_terms(), beta, alpha, smoothing, mix)
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  assert metrics["loss"] == loss
+
+
+def test_rows_of_padding_change_nothing():
+  kwargs = dict(beta=0.5, alpha=0.1, label_smoothing=0.1)
+  loss, metrics = objectives.negative_elbo(_terms(), **kwargs)
+  padded, padded_metrics = objectives.negative_elbo(_terms(5), **kwargs)
+  np.testing.assert_allclose(padded, loss, rtol=1e-6)
+  assert padded_metrics == pytest.approx(metrics)
+  assert metrics["num_sentences"] == 3
+
+
+def test_a_batch_of_padding_costs_nothing():
+  terms = Terms(*[jnp.zeros(4)] * 9)
+  assert objectives.negative_elbo(terms)[0] == 0
+
+
+def test_per_token_divides_the_sum_over_batches_once():
+  sums = objectives.add([objectives.totals(_terms())] * 2)
+  nats = objectives.per_token(sums)
+  terms = _terms()
+  np.testing.assert_allclose(
+    nats["elbo"], terms.elbo.sum() / _TOKENS.sum(), rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    nats["log_pl"], terms.log_pl.sum() / _TOKENS.sum(), rtol=1e-6
+  )
+
+
+def test_kl_weight_is_zero_then_linear_then_one():
+  config = TrainConfig(kl_start=10, kl_ramp=20)
+  steps = [0, 10, 11, 20, 30, 31, 1000]
+  beta = [float(objectives.kl_weight(step, config)) for step in steps]
+  np.testing.assert_allclose(beta, [0, 0, 0.05, 0.5, 1, 1, 1], rtol=1e-6)
+  sudden = TrainConfig(kl_start=10, kl_ramp=0)
+  assert objectives.kl_weight(9, sudden) == 0
+  assert objectives.kl_weight(10, sudden) == 1
+
+
+def test_learning_rate_warms_up_decays_and_restarts():
+  config = TrainConfig(learning_rate=2.0, warmup=8, schedule_restart=20)
+  expected = []
+  for step in range(40):
+    t = step + 1 if step < 20 else step - 19
+    expected.append(2 * 64**-0.5 * min(t**-0.5, t * 8**-1.5))
+  rates = objectives.learning_rate(jnp.arange(40), config, 64)
+  np.testing.assert_allclose(rates, expected, rtol=1e-6)
