@@ -16,6 +16,11 @@ from latentnmt.data.corpora import (
   read_parallel,
   read_parallel_folder,
 )
+from latentnmt.data.phrases import (
+  grammar,
+  grammar_log_prob,
+  grammar_translations,
+)
 from latentnmt.data.store import PreparedData, prepare, with_targets
 
 __all__ = [
@@ -25,6 +30,9 @@ __all__ = [
   "PreparedData",
   "TokenStore",
   "embedded",
+  "grammar",
+  "grammar_log_prob",
+  "grammar_translations",
   "length_batches",
   "prepare",
   "read_lines",
