@@ -1,0 +1,27 @@
+"""Training: `fit` from prepared data to a finished run directory.
+
+`make_train_step` is the pure step behind it, for loops of one's own.
+"""
+
+from latentnmt.train.evaluation import Dev, quick_method
+from latentnmt.train.loop import fit
+from latentnmt.train.step import (
+  TrainState,
+  init_state,
+  jit_train_step,
+  make_optimizer,
+  make_train_step,
+  step_key,
+)
+
+__all__ = [
+  "Dev",
+  "TrainState",
+  "fit",
+  "init_state",
+  "jit_train_step",
+  "make_optimizer",
+  "make_train_step",
+  "quick_method",
+  "step_key",
+]

@@ -1,0 +1,73 @@
+"""How a model does on the dev split while it trains."""
+
+from collections.abc import Callable, Iterable
+import functools
+
+from flax import linen as nn
+import jax
+
+from latentnmt import decode, metrics, objectives, sharding
+from latentnmt.config import AutoregressiveConfig, TrainConfig
+from latentnmt.data import PreparedData, length_batches
+from latentnmt.train.step import DEV, step_key
+from latentnmt.types import Params
+
+
+def quick_method(model: nn.Module) -> decode.Greedy | decode.Delta:
+  """What dev BLEU is measured with: one cheap pass."""
+  if isinstance(model.config, AutoregressiveConfig):
+    return decode.Greedy()
+  return decode.Delta(steps=1)
+
+
+class Dev:
+  """The dev split and how a model does on it, on one local device.
+
+  Args:
+    model: to be judged.
+    data: whose split "dev" is used.
+    train: for the seed and the size of batches.
+    progress: makes the bar of the translations, called as `tqdm` is.
+  """
+
+  def __init__(
+    self,
+    model: nn.Module,
+    data: PreparedData,
+    train: TrainConfig,
+    progress: Callable[..., Iterable],
+  ):
+    self._model, self._tokenizer = model, data.tokenizer
+    self._sources, self._targets = data.sources("dev"), data.targets("dev")
+    self._batch_tokens = train.batch_tokens
+    x = self._tokenizer.encode(self._sources)
+    y = self._tokenizer.encode(self._targets)
+    self._batches = [
+      batch
+      for _, batch in length_batches(x, y, batch_tokens=self._batch_tokens)
+    ]
+    self._progress = functools.partial(progress, desc="dev", leave=False)
+    # The same posterior sample each time, so that evaluations compare.
+    key = step_key(train.seed, 0, DEV)
+    self._sums = jax.jit(
+      lambda params, batch: objectives.totals(
+        model.apply({"params": params}, batch, key, train=False)
+      )
+    )
+
+  def __call__(self, params: Params) -> dict[str, float]:
+    """BLEU, and nats per token of elbo, log_py, kl and log_pl."""
+    sums = [self._sums(params, batch) for batch in self._batches]
+    nats = objectives.per_token(objectives.add(jax.device_get(sums)))
+    hypotheses = decode.translate_lines(
+      self._model,
+      params,
+      self._tokenizer,
+      self._sources,
+      quick_method(self._model),
+      batch_tokens=self._batch_tokens,
+      progress=self._progress,
+    )
+    bleu = metrics.bleu(hypotheses, self._targets).value
+    terms = {name: nats[name] for name in ("elbo", "log_py", "kl", "log_pl")}
+    return {"bleu": sharding.agree(bleu), **terms}

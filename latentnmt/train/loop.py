@@ -1,0 +1,217 @@
+"""The loop that drives the training step, and what it stops for.
+
+A step's batch is a pure function of (seed, step) too, so that a run that was
+killed continues from its checkpoint bit for bit as if it had not been.
+"""
+
+from collections.abc import Callable, Iterator
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any
+
+from flax import linen as nn
+import jax
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from latentnmt import checkpoint, sharding
+from latentnmt.checkpoint import Checkpoints, Progress
+from latentnmt.config import ExperimentConfig, LatentConfig, TrainConfig
+from latentnmt.data import Batches, PreparedData
+from latentnmt.models import build
+from latentnmt.train.evaluation import Dev
+from latentnmt.train.recorder import Recorder, summary_writer
+from latentnmt.train.step import (
+  Programs,
+  TrainState,
+  init_state,
+  jit_train_step,
+)
+from latentnmt.types import Array, Batch, InputError
+
+
+def fit(
+  config: ExperimentConfig,
+  data: PreparedData,
+  run: str | os.PathLike,
+  *,
+  progress: Callable[..., tqdm] | None = tqdm,
+  tensorboard: bool = False,
+) -> pathlib.Path:
+  """Trains a model to the end, from wherever an earlier call was cut off.
+
+  Args:
+    config: of model and training; `config.data` is filled in.
+    data: with the splits "train" and "dev".
+    run: directory, made if it is not there.
+    progress: makes progress bars, called as `tqdm` is; None for silence.
+    tensorboard: also write TensorBoard events, to `run`/tensorboard.
+
+  Returns:
+    The run directory; at once where the run is finished already.
+
+  Raises:
+    InputError: for a run directory of another configuration, data that do
+      not fit the configuration, or checkpoints none of which can be read.
+    FloatingPointError: at the log point after a gradient that is not finite,
+      where `config.train.nonfinite` is "stop".
+  """
+  train, mesh = config.train, sharding.mesh()
+  config = _checked(config, data)
+  batches = Batches(
+    data.store("train"),
+    train.batch_tokens,
+    max_length=train.max_length,
+    seed=train.seed,
+  )
+  _check_rows(batches, mesh)
+  writer = summary_writer() if tensorboard else None
+  run = checkpoint.create(run, config, data.tokenizer)
+  if checkpoint.finished(run):
+    return run
+  silent = progress is None or not sharding.is_main()
+  make_bar = functools.partial(tqdm, disable=True) if silent else progress
+  model = build(config.model)
+  programs = Programs(jit_train_step(model, config, mesh))
+  with contextlib.ExitStack() as stack:
+    checkpoints = stack.enter_context(Checkpoints(run, train.keep_every))
+    state, past = checkpoints.restore(_initial(model, train, mesh))
+    start = int(state.step)
+    events = None
+    if writer and sharding.is_main():
+      events = writer(str(run / "tensorboard"), purge_step=start)
+      stack.callback(events.close)
+    bar = stack.enter_context(
+      make_bar(desc=run.name, total=train.steps, initial=start, unit="step")
+    )
+    loop = _Loop(
+      config,
+      batch=lambda step: sharding.put(batches[step], mesh),
+      step=programs,
+      recorder=Recorder(
+        run, train, start, batches.per_epoch, programs, bar, events
+      ),
+      dev=Dev(model, data, train, make_bar),
+      checkpoints=checkpoints,
+    )
+    step, past = loop.run(state, past)
+  if sharding.is_main():
+    reason = "steps" if step == train.steps else "patience"
+    checkpoint.mark_finished(run, reason, step, past)
+  return run
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+  """What training works with, once all is set up.
+
+  Attributes:
+    config: of the run.
+    batch: the batch of each step, on the devices.
+    step: (state, batch) -> (state, metrics).
+    recorder: takes the metrics.
+    dev: judges parameters.
+    checkpoints: of the run.
+  """
+
+  config: ExperimentConfig
+  batch: Callable[[int], Batch]
+  step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+  recorder: Recorder
+  dev: Dev
+  checkpoints: Checkpoints
+
+  def run(self, state: TrainState, past: Progress) -> tuple[int, Progress]:
+    """Trains to the end; returns the steps taken and the evaluations."""
+    train, done = self.config.train, int(state.step)
+    steps = range(done, 0 if self._exhausted(past) else train.steps)
+    for batch in _prefetch(self.batch, steps):
+      state, values = self.step(state, batch)
+      self.recorder.add(values)
+      done += 1
+      evaluate = done % train.eval_every == 0 or done == train.steps
+      if evaluate or done % train.log_every == 0:
+        self.recorder.flush()
+      if evaluate:
+        past = self._evaluate(done, state, past)
+        if self._exhausted(past):
+          break
+    return done, past
+
+  def _evaluate(self, done: int, state: TrainState, past: Progress) -> Progress:
+    """Judges and saves a state."""
+    row = self.dev(sharding.local(state.params))
+    past = past.after(done, row["bleu"])
+    if isinstance(self.config.model, LatentConfig):
+      # Before the KL term, nothing trains the prior that decoding starts from.
+      if done <= self.config.train.kl_start:
+        past = dataclasses.replace(past, evaluations_since=0)
+    self.recorder.dev(row)
+    self.checkpoints.save(state, past, row["bleu"])
+    return past
+
+  def _exhausted(self, past: Progress) -> bool:
+    patience = self.config.train.patience
+    return bool(patience) and past.evaluations_since >= patience
+
+
+def _initial(model: nn.Module, train: TrainConfig, mesh: Mesh) -> TrainState:
+  init = jax.jit(
+    lambda: init_state(model, train), out_shardings=sharding.replicated(mesh)
+  )
+  return init()
+
+
+def _prefetch(make: Callable[[int], Any], steps: range) -> Iterator[Any]:
+  """`make(step)` for each step, made two ahead in another thread."""
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    ahead = [pool.submit(make, step) for step in steps[:2]]
+    for step in steps:
+      item = ahead.pop(0).result()
+      if step + 2 in steps:
+        ahead.append(pool.submit(make, step + 2))
+      yield item
+
+
+def _checked(config: ExperimentConfig, data: PreparedData) -> ExperimentConfig:
+  """The configuration with the data's fingerprint, if the two agree."""
+  train, transformer = config.train, config.model.transformer
+  if config.data not in ("", data.fingerprint):
+    raise InputError(
+      f"The configuration is for other data ({config.data}) than"
+      f" {data.path} ({data.fingerprint})."
+    )
+  if transformer.vocab_size != data.tokenizer.vocab_size:
+    raise InputError(
+      f"model.transformer.vocab_size={transformer.vocab_size}, but the"
+      f" vocabulary of {data.path} has {data.tokenizer.vocab_size} pieces."
+    )
+  if train.keep_every % train.eval_every:
+    raise InputError(
+      f"train.keep_every={train.keep_every} should be a multiple of"
+      f" train.eval_every={train.eval_every}, where checkpoints are saved."
+    )
+  lengths = data.store("dev").lengths
+  if not len(lengths):
+    raise InputError(f"The dev split of {data.path} is empty.")
+  longest = max(train.max_length, int(lengths[:, 0].max()))
+  if longest > transformer.max_length:
+    raise InputError(
+      f"model.transformer.max_length={transformer.max_length} is below"
+      f" {longest}, the longest of train.max_length and the dev sources;"
+      " raise it."
+    )
+  return dataclasses.replace(config, data=data.fingerprint)
+
+
+def _check_rows(batches: Batches, mesh) -> None:
+  for rows, _, _ in batches.shapes:
+    if rows % mesh.size:
+      raise InputError(
+        f"{mesh.size} devices cannot share the {rows} rows of a batch; use a"
+        " number of devices that divides 8."
+      )
