@@ -35,6 +35,7 @@ from latentnmt.data import PreparedData
 from latentnmt.types import Estimate
 
 _RUN = common.run_flag()
+_CHECKPOINT = common.checkpoint_flag()
 _DATA = common.data_flag()
 _SPLIT = common.split_flag()
 _SAMPLES = flags.DEFINE_integer(
@@ -44,9 +45,6 @@ _CHUNK = flags.DEFINE_integer(
   "chunk", None, "Samples computed at a time; by default what fits memory."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
-_CHECKPOINT = flags.DEFINE_integer(
-  "checkpoint", None, "Step of the checkpoint; by default the best by dev BLEU."
-)
 _TRUNCATE = flags.DEFINE_bool(
   "truncate", False, "Cut sentences longer than the model takes."
 )
