@@ -31,7 +31,7 @@ from latentnmt.text import Tokenizer
 from latentnmt.types import Batch, InputError, Params
 
 _policies = ocp.checkpoint_managers
-_RESULT_KEY = ("metric", "split", "method", "estimator", "step")
+_RESULT_KEY = ("metric", "split", "method", "estimator", "step", "batch_size")
 
 
 def create(
@@ -359,8 +359,8 @@ def append_result(run: str | os.PathLike, row: dict[str, Any]) -> None:
 def read_results(run: str | os.PathLike) -> list[dict[str, Any]]:
   """Rows of results.jsonl in order of first appearance.
 
-  The last row wins among those of the same metric, split, method, estimator
-  and step: evaluating again replaces a result.
+  The last row wins among those of the same metric, split, method, estimator,
+  step and batch size: evaluating again replaces a result.
   """
   rows = read_lines(pathlib.Path(run) / "results.jsonl")
   return list(
