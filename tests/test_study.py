@@ -1,0 +1,180 @@
+"""The study's runner on stages that are a few lines, and its processes."""
+
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import study
+
+SECONDS = 10
+
+
+class Fake:
+  """Three stages, the second and third from what the first wrote."""
+
+  def __init__(self, folder):
+    self.folder, self.ran, self.failing = folder, [], None
+    a, b, c = (folder / name for name in "abc")
+    self.stages = [
+      study.Stage("first", ("x", f"--out={a}"), (), (a,), SECONDS),
+      study.Stage("second", ("y", f"--in={a}"), (a,), (b,), SECONDS),
+      study.Stage("third", ("z", f"--in={b}"), (b,), (c,), SECONDS),
+    ]
+
+  def start(self, command):
+    [stage] = [s for s in self.stages if s.command == command]
+    self.ran.append(stage.name)
+    if stage.name == self.failing:
+      return 2
+    for path in stage.outputs:
+      path.write_text(stage.name)
+    return 0
+
+  def run(self):
+    """Names of the stages that a call of the study ran."""
+    self.ran = []
+    record = study.Record(self.folder)
+    record.check(self.stages)
+    study.run_all(self.stages, record, self.start)
+    return self.ran
+
+
+@pytest.fixture
+def fake(tmp_path):
+  return Fake(tmp_path)
+
+
+def test_stages_run_once_and_in_order(fake):
+  assert fake.run() == ["first", "second", "third"]
+  assert fake.run() == []
+
+
+def test_progress_line_tells_stage_elapsed_and_total(fake, capsys):
+  fake.run()
+  lines = capsys.readouterr().err.splitlines()
+  assert lines[1].startswith("[2/3] second: 0:00 elapsed, about 0:20 in all")
+
+
+def test_failing_stage_ends_the_study_and_is_run_again(fake, capsys):
+  fake.failing = "second"
+  with pytest.raises(SystemExit) as exit:
+    fake.run()
+  assert exit.value.code == 2
+  assert fake.ran == ["first", "second"]
+  assert "stage 'second' failed: y --in=" in capsys.readouterr().err
+  fake.failing = None
+  assert fake.run() == ["second", "third"]
+
+
+def test_missing_output_is_made_again_with_all_that_depends_on_it(fake):
+  fake.run()
+  (fake.folder / "b").unlink()
+  assert fake.run() == ["second", "third"]
+  (fake.folder / "a").unlink()
+  assert fake.run() == ["first", "second", "third"]
+
+
+def test_dependents_are_made_again_even_if_the_study_is_cut_off(fake):
+  fake.run()
+  (fake.folder / "a").unlink()
+  fake.failing = "second"
+  with pytest.raises(SystemExit):
+    fake.run()
+  fake.failing = None
+  assert fake.run() == ["second", "third"]
+
+
+def test_other_flags_are_refused_before_anything_runs(fake, capsys):
+  fake.run()
+  old = fake.stages[1]
+  fake.stages[1] = study.Stage(
+    "second", (*old.command, "--k=3"), old.inputs, old.outputs, SECONDS
+  )
+  (fake.folder / "a").unlink()
+  with pytest.raises(SystemExit) as exit:
+    fake.run()
+  assert exit.value.code == 2
+  assert fake.ran == []
+  error = capsys.readouterr().err.splitlines()[-1]
+  assert error.startswith("error: stage 'second'")
+  assert "(none of these -> --k=3)" in error and "--study" in error
+
+
+def test_a_study_can_be_moved(tmp_path):
+  before, after = Fake(tmp_path / "old"), Fake(tmp_path / "new")
+  before.folder.mkdir()
+  before.run()
+  before.folder.rename(after.folder)
+  assert after.run() == []
+
+
+def start(*arguments, **options):
+  command = [sys.executable, "-m", "experiments.study", *map(str, arguments)]
+  return subprocess.Popen(
+    command,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    **options,
+  )
+
+
+def finish(process):
+  stdout, stderr = process.communicate(timeout=60)
+  return process.returncode, stdout, stderr
+
+
+def test_dry_run_shows_every_stage_and_writes_nothing(tmp_path):
+  status, stdout, _ = finish(
+    start("--recipe=quickstart", f"--out={tmp_path}/runs", "--dry_run")
+  )
+  assert status == 0
+  assert "train gauss-distilled: to do, about" in stdout
+  assert "python -m experiments.distill --run=" in stdout
+  assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    ([], "--recipe"),
+    (["--recipe=quick"], "<quickstart|embedded|grammar|tiny>"),
+    (["--recipe=tiny", "--epochs=3"], "'epochs'"),
+    (["--recipe=tiny", "--data=nowhere"], "is no prepared data"),
+    (["--recipe=tiny", "now"], "Unexpected argument 'now'"),
+  ],
+)
+def test_bad_flags(arguments, message, tmp_path):
+  status, stdout, stderr = finish(start(*arguments, f"--out={tmp_path}/runs"))
+  assert status == 2
+  [line] = stderr.splitlines()
+  assert line.startswith("error: ") and message in line
+  assert not stdout and not (tmp_path / "runs").exists()
+
+
+def test_waits_for_another_process_in_the_folder(tmp_path):
+  (tmp_path / "tiny").mkdir()
+  with open(tmp_path / "tiny" / ".lock", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    process = start("--recipe=tiny", f"--out={tmp_path}")
+    assert "waiting for another process" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_ends_the_stage_too(number, tmp_path):
+  process = start("--recipe=tiny", f"--out={tmp_path}")
+  assert "[1/" in process.stderr.readline()
+  time.sleep(0.5)  # its stage is importing by now
+  process.send_signal(number)
+  status, _, stderr = finish(process)
+  assert status == 130 and "run again to continue" in stderr
+  with open(tmp_path / "tiny" / ".lock") as lock:  # nobody holds it
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  assert json.loads((tmp_path / "tiny" / "study.json").read_text()) == {}
