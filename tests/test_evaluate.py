@@ -1,0 +1,207 @@
+"""The two binaries that score, on a run that was never trained."""
+
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from latentnmt import checkpoint, likelihood, metrics, zoo
+from latentnmt.config import ExperimentConfig, TrainConfig
+from latentnmt.data import Corpus, PreparedData, prepare
+from latentnmt.models import build
+
+WORDS = "ein haus und der alte mann sieht das rote auto am see".split()
+PRESETS = {"ar": "transformer_tiny", "latent": "gauss_tiny"}
+
+
+def _lines(count, seed):
+  rng = np.random.default_rng(seed)
+  return [" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+  """A prepared corpus and a run of each family, of one checkpoint."""
+  study = tmp_path_factory.mktemp("study")
+  sizes = {"train": 40, "dev": 3, "test": 11}
+  splits = {
+    split: (_lines(size, size), _lines(size, size + 1))
+    for split, size in sizes.items()
+  }
+  log_probs = {"test": np.linspace(-30, -20, 11)}
+  corpus = Corpus(splits, ("de", "en"), "a test", log_probs)
+  data = prepare(corpus, study / "data", vocab_size=50)
+  for name, preset in PRESETS.items():
+    transformer = dict(width=16, hidden=16, heads=2, max_length=40)
+    config = zoo.config(preset, vocab_size=50, transformer=transformer)
+    config = ExperimentConfig(config, TrainConfig(), preset, data.fingerprint)
+    run = checkpoint.create(study / name, config, data.tokenizer)
+    _save(run, build(config.model))
+  return study
+
+
+def _save(run, model):
+  key, batch = jax.random.key(0), checkpoint.example_batch()
+  params = jax.jit(model.init)(key, batch, key)["params"]
+  state = SimpleNamespace(step=7, params=params, opt_state={})
+  with checkpoint.Checkpoints(run) as checkpoints:
+    checkpoints.save(state, checkpoint.Progress(), 1.0)
+
+
+def _results(run):
+  lines = (run / "results.jsonl").read_text().splitlines()
+  rows = checkpoint.read_results(run)
+  assert len(rows) == len(lines), "no row replaces another of the same process"
+  return rows
+
+
+def _find(rows, metric, estimator):
+  (row,) = [
+    r for r in rows if (r["metric"], r["estimator"]) == (metric, estimator)
+  ]
+  return row
+
+
+def test_lines_are_scored_in_their_order_whatever_the_batches(study):
+  data = PreparedData.open(study / "data")
+  model, params, tokenizer = checkpoint.load(study / "latent")
+  sources, targets = data.sources("test"), data.targets("test")
+  key = jax.random.key(0)
+  together, apart = (
+    likelihood.log_likelihood_lines(
+      *(model, params, tokenizer, sources, targets, key),
+      samples=4,
+      batch_tokens=batch_tokens,
+    )
+    for batch_tokens in (4096, 16)
+  )
+  for name, value in vars(together).items():
+    assert value.shape == (11,)
+    np.testing.assert_allclose(value, vars(apart)[name], rtol=1e-4, atol=1e-4)
+  lengths = [len(ids) for ids in tokenizer.encode(targets)]
+  np.testing.assert_array_equal(together.num_tokens, lengths)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_likelihood_rows(study, binary, name):
+  run = study / name
+  done = binary(
+    "evaluate_likelihood",
+    *(f"--run={run}", f"--data={study / 'data'}", "--samples=4"),
+  )
+  assert done.status == 0, done.stderr
+  rows = _results(run)
+  saved = np.load(run / "likelihood" / "test.7.npz")
+  targets = PreparedData.open(study / "data").targets("test")
+  tokens = saved["num_tokens"].sum()
+  for row in rows:
+    assert row["split"] == "test" and row["step"] == 7
+    assert row["sentences"] == 11 and row["tokens"] == tokens
+    assert row["truncated"] == 0 and np.isfinite(row["value"])
+  estimator = "exact" if name == "ar" else "iwae"
+  paid = saved["log_likelihood"] + saved["log_pl"]
+  row = _find(rows, "nats_per_token", estimator)
+  np.testing.assert_allclose(row["value"], paid.sum() / tokens, rtol=1e-5)
+  assert row["K"] == (None if name == "ar" else 4)
+  np.testing.assert_allclose(
+    row["bits_per_byte"], metrics.bits_per_byte(paid, targets), rtol=1e-5
+  )
+  row = _find(rows, "difference_to_truth", estimator)
+  difference = paid - np.linspace(-30, -20, 11)
+  np.testing.assert_allclose(row["value"], difference.mean(), rtol=1e-5)
+  np.testing.assert_allclose(
+    row["standard_error"], difference.std(ddof=1) / 11**0.5, rtol=1e-5
+  )
+  if name == "latent":
+    _check_latent_rows(rows, saved)
+  else:
+    assert {row["estimator"] for row in rows} == {"exact"}
+
+
+def _check_latent_rows(rows, saved):
+  tokens = saved["num_tokens"].sum()
+  for estimator in ("elbo", "reconstruction", "lee2020"):
+    row = _find(rows, "nats_per_token_given_length", estimator)
+    expected = saved[estimator].sum() / tokens
+    np.testing.assert_allclose(row["value"], expected, rtol=1e-5)
+    assert row["length"] == "given" and "ess_min" not in row
+  row = _find(rows, "lee2020_per_position", "lee2020")
+  expected = np.mean(saved["lee2020"] / saved["num_positions"])
+  np.testing.assert_allclose(row["value"], expected, rtol=1e-5)
+  row = _find(rows, "nats_per_token", "iwae")
+  assert 1 <= row["ess_min"] <= row["ess_median"] <= 4
+  assert row["beyond_length_classes"] == 0
+  error = np.sqrt(np.sum(saved["standard_error"] ** 2)) / tokens
+  np.testing.assert_allclose(row["standard_error"], error, rtol=1e-5)
+
+
+def test_long_sentences_are_refused_or_cut_and_counted(study, binary, tmp_path):
+  lines = {"train": 40, "dev": 3, "test": 3}
+  splits = {s: (_lines(n, n), _lines(n, n + 1)) for s, n in lines.items()}
+  splits["test"][1][1] = " ".join(WORDS * 9)
+  tokenizer = PreparedData.open(study / "data").tokenizer
+  prepare(
+    Corpus(splits, ("de", "en"), "long"), tmp_path / "data", tokenizer=tokenizer
+  )
+  run = shutil.copytree(study / "latent", tmp_path / "run")
+  command = (
+    "evaluate_likelihood",
+    *(f"--run={run}", f"--data={tmp_path / 'data'}", "--samples=2"),
+  )
+  refused = binary(*command)
+  assert refused.status == 2
+  assert "1 of 3 targets are longer" in refused.stderr
+  done = binary(*command, "--truncate")
+  assert done.status == 0, done.stderr
+  assert "1 sentences were cut." in done.stderr
+  row = checkpoint.read_lines(run / "results.jsonl")[-1]
+  assert row["truncated"] == 1 and "bits_per_byte" not in row
+
+
+def test_bleu_scores_every_translation(study, binary):
+  data = PreparedData.open(study / "data")
+  runs = study / "ar", study / "latent"
+  flags = [f"--data={study / 'data'}", "--resamples=20"]
+  flags += [f"--run={run}" for run in runs]
+  none = binary("evaluate_bleu", *flags)
+  assert none.status == 2 and "translate with it first" in none.stderr
+  targets = data.targets("test")
+  checkpoint.write_hypotheses(runs[0], "test", "beam4", targets)
+  checkpoint.write_hypotheses(runs[1], "test", "delta1-t0.5", targets[::-1])
+  checkpoint.write_hypotheses(runs[1], "dev", "delta0", data.targets("dev"))
+  done = binary("evaluate_bleu", *flags)
+  assert done.status == 0, done.stderr
+  rows = checkpoint.read_results(runs[1])
+  (row,) = [r for r in rows if r.get("method") == "delta1-t0.5"][:1]
+  score = metrics.bleu(targets[::-1], targets, resamples=20)
+  assert row["metric"] == "bleu" and row["value"] == score.value
+  assert row["signature"] == score.signature and row["low"] == score.low
+  assert {(r["split"], r["metric"]) for r in rows if "method" in r} == {
+    (split, metric) for split in ("dev", "test") for metric in ("bleu", "chrf")
+  }
+  checkpoint.write_hypotheses(runs[0], "test", "beam4", targets[1:])
+  short = binary("evaluate_bleu", *flags)
+  assert short.status == 2
+  assert "test.beam4.txt: 10 hypotheses for 11 references" in short.stderr
+
+
+def test_devices_do_not_change_the_result(study, binary):
+  flags = [f"--run={study / 'latent'}", f"--data={study / 'data'}"]
+  flags += ["--samples=3", "--split=dev"]
+  path = study / "latent" / "likelihood" / "dev.7.npz"
+  done = binary("evaluate_likelihood", *flags)
+  assert done.status == 0, done.stderr
+  one = dict(np.load(path))
+  path.unlink()
+  subprocess.run(
+    [sys.executable, "-m", "experiments.evaluate_likelihood", *flags],
+    env=os.environ | {"JAX_NUM_CPU_DEVICES": "4"},
+    check=True,
+  )
+  for name, value in np.load(path).items():
+    np.testing.assert_allclose(value, one[name], rtol=1e-4, atol=1e-4)
