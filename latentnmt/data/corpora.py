@@ -131,18 +131,20 @@ def read_manythings(
     held_out: pairs in dev and in test, at most a twentieth of all each.
 
   Raises:
-    InputError: for a line with fewer than two columns (names it), for fewer
-      than 20 pairs, and as `read_lines`.
+    InputError: for a line with fewer than two columns (names it), for too
+      few pairs to split, and as `read_lines`.
   """
   pairs = dict.fromkeys(_columns(path))
   if len(pairs) < 20:
-    raise InputError(f"{path}: {len(pairs)} pairs are too few to split.")
+    raise InputError(f"{path}: {len(pairs):,} pairs are too few to split.")
   sources, targets = map(list, zip(*pairs, strict=True))
   held_out = min(held_out, len(pairs) // 20)
   splits = {
     split: ([sources[i] for i in ids], [targets[i] for i in ids])
     for split, ids in _split_ids(sources, targets, held_out, seed).items()
   }
+  if not all(sources for sources, _ in splits.values()):
+    raise InputError(f"{path}: the pairs share too many sentences to be split.")
   name = pathlib.Path(path).name
   return Corpus(splits, languages, f"manythings {name}, split seed {seed}")
 

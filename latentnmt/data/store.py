@@ -11,7 +11,7 @@ The same corpus and settings give the same bytes. Every pair of every split is
 kept but for training pairs with an empty side, which are counted.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import hashlib
 import json
@@ -28,6 +28,7 @@ from latentnmt.data.corpora import SPLITS, Corpus, read_lines
 from latentnmt.types import InputError
 
 _LARGEST_VOCABULARY = 1 << 16  # tokens are stored as uint16
+_CHUNK = 50_000  # lines tokenised at once, to keep their lists of ids small
 
 
 class PreparedData:
@@ -107,6 +108,7 @@ def prepare(
   normalizers: Sequence[str] = (),
   swap: bool = False,
   tokenizer: text.Tokenizer | None = None,
+  advance: Callable[[int], object] = lambda lines: None,
 ) -> PreparedData:
   """Normalises, finds a vocabulary on train, tokenises, writes `out`.
 
@@ -121,6 +123,8 @@ def prepare(
       of the side whose language they are for.
     swap: translate from the corpus's target to its source.
     tokenizer: a vocabulary to take instead of finding one.
+    advance: called with the number of lines just tokenised, for a progress
+      bar: `tqdm(...).update`.
 
   Raises:
     InputError: for `out` made otherwise (names the fields that differ), a
@@ -150,8 +154,10 @@ def prepare(
     tokenizer.save(folder / "vocab.model")
     statistics = {}
     for split in SPLITS:
-      sides = _write_sides(folder, split, splits[split], tokenizer)
-      statistics[split] = dict(zip("xy", sides, strict=True))
+      statistics[split] = {
+        side: _write_side(folder, split, side, lines, tokenizer, advance)
+        for side, lines in zip("xy", splits[split], strict=True)
+      }
     # The known truth is that of the corpus's own direction and spelling.
     if not (swap or normalizers):
       for split, values in corpus.log_probs.items():
@@ -235,28 +241,36 @@ def _normalized(corpus: Corpus, normalizers, swap: bool) -> tuple[dict, int]:
 def _checked_size(vocab_size: int | None) -> int:
   if vocab_size is None or not 0 < vocab_size <= _LARGEST_VOCABULARY:
     raise InputError(
-      f"vocab_size={vocab_size}; give one from 1 to {_LARGEST_VOCABULARY:,}."
+      f"vocab_size={vocab_size}; give one from 1 to {_LARGEST_VOCABULARY:,}, the"
+      " most that a token store can number."
     )
   return vocab_size
 
 
-def _write_sides(folder, split: str, sides, tokenizer) -> list[dict]:
-  return [
-    _write_side(folder, split, side, lines, tokenizer)
-    for side, lines in zip("xy", sides, strict=True)
-  ]
-
-
-def _write_side(folder, split: str, side: str, lines, tokenizer) -> dict:
+def _write_side(
+  folder,
+  split: str,
+  side: str,
+  lines: Sequence[str],
+  tokenizer: text.Tokenizer,
+  advance: Callable[[int], object] = lambda lines: None,
+) -> dict:
   """Writes text and tokens of one side of a split; returns its statistics."""
-  tokens, offsets = batches.flatten(tokenizer.encode(lines))
+  parts = []
+  for start in range(0, len(lines), _CHUNK):
+    chunk = lines[start : start + _CHUNK]
+    parts.append(batches.flatten(tokenizer.encode(chunk)))
+    advance(len(chunk))
+  tokens = np.concatenate([flat for flat, _ in parts])
+  lengths = np.concatenate([np.diff(offsets) for _, offsets in parts])
+  offsets = np.concatenate([[0], np.cumsum(lengths)])
   np.save(folder / f"{split}.{side}.tokens.npy", tokens)
   np.save(folder / f"{split}.{side}.offsets.npy", offsets)
   name = {"x": "src", "y": "tgt"}[side]
   (folder / f"{split}.{name}.txt").write_bytes(_text(lines))
   return {
     "tokens": len(tokens),
-    "longest": int(np.diff(offsets).max()),
+    "longest": int(lengths.max()),
     "unknown": int(np.sum(tokens == text.UNK)),
   }
 
@@ -301,7 +315,7 @@ def _same(out: pathlib.Path, made_from: dict) -> PreparedData | None:
     if out.is_dir() and not any(out.iterdir()):
       return None
     raise InputError(f"{out} exists and is no prepared corpus; name another.")
-  old = meta["made_from"]
+  old, made_from = meta["made_from"], json.loads(json.dumps(made_from))
   differ = [
     f"{name}: {old.get(name)} -> {made_from.get(name)}"
     for name in {**old, **made_from}

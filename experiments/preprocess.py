@@ -1,0 +1,145 @@
+r"""Writes a prepared data directory: vocabulary, tokens, text.
+
+  python -m experiments.preprocess --corpus=embedded --vocab_size=4000 \
+    --out=runs/quickstart/data
+
+A corpus of your own is a folder of {train,dev,test}.{de,en}[.gz|.xz], a
+tab-separated file of manythings.org (English, other language), or six files:
+
+  python -m experiments.preprocess --languages=de,en --out=data \
+    --source=train.de,dev.de,test.de --target=train.en,dev.en,test.en
+
+The vocabulary is found on the training pairs alone. A directory that exists
+is never overwritten: made from the same it is left as it is, made otherwise
+the differing fields are named.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import common
+from latentnmt import config, data, text
+from latentnmt.types import InputError
+
+_CORPUS = flags.DEFINE_string(
+  "corpus", None, "embedded, grammar, a folder or a .tsv file."
+)
+_SOURCE = flags.DEFINE_list(
+  "source", None, "Instead of --corpus: source files of train, dev, test."
+)
+_TARGET = flags.DEFINE_list("target", None, "And the target files.")
+_LANGUAGES = flags.DEFINE_list(
+  "languages", ["de", "en"], "Codes of source and target, before --swap."
+)
+_SWAP = flags.DEFINE_bool("swap", False, "Translate in the other direction.")
+_NORMALIZERS = flags.DEFINE_list(
+  "normalizers", [], f"Of {', '.join(text.NORMALIZERS)}, applied in order."
+)
+_VOCAB_SIZE = flags.DEFINE_integer(
+  "vocab_size", 32_000, "Pieces of the vocabulary that both sides share.", 1
+)
+_VOCABULARY = flags.DEFINE_string(
+  "vocabulary", None, "Take this vocab.model instead of finding one."
+)
+_SIZES = flags.DEFINE_list(
+  "sizes", ["20000", "500", "1000"], "grammar: pairs of train, dev and test."
+)
+_SEED = flags.DEFINE_integer(
+  "seed", 0, "grammar: of the draw; .tsv: of the split."
+)
+_OUT = flags.DEFINE_string("out", None, "Directory to write.", required=True)
+
+
+def main(argv):
+  """Reads the corpus that the flags name, prepares it, says what is there."""
+  del argv
+  corpus = _corpus()
+  lines = sum(2 * len(sources) for sources, _ in corpus.splits.values())
+  tokenizer = _VOCABULARY.value and text.Tokenizer.load(_VOCABULARY.value)
+  bar = common.progress(total=lines, desc="preprocess", unit="line", delay=1)
+  with bar:
+    prepared = data.prepare(
+      corpus,
+      _OUT.value,
+      vocab_size=_VOCAB_SIZE.value,
+      normalizers=_NORMALIZERS.value,
+      swap=_SWAP.value,
+      tokenizer=tokenizer,
+      advance=bar.update,
+    )
+  report(prepared)
+
+
+def _corpus() -> data.Corpus:
+  if len(_LANGUAGES.value) != 2:
+    raise InputError("--languages: give two, for example de,en.")
+  source, target = _LANGUAGES.value
+  if (_CORPUS.value is None) == (_SOURCE.value is None):
+    raise InputError("Give either --corpus or --source and --target.")
+  if _SOURCE.value is not None:
+    return _files(source, target)
+  if _CORPUS.value == "embedded":
+    return data.embedded()
+  if _CORPUS.value == "grammar":
+    return data.grammar(_sizes(), _SEED.value)
+  path = Path(_CORPUS.value)
+  if path.is_dir():
+    return data.read_parallel_folder(path, source, target)
+  if ".tsv" in path.suffixes or path.is_file():
+    return data.read_manythings(path, _SEED.value, languages=(source, target))
+  raise InputError(
+    f"--corpus={path}: neither a folder nor a file; the corpora that come with"
+    " the package are embedded and grammar."
+  )
+
+
+def _files(source: str, target: str) -> data.Corpus:
+  sources, targets = _SOURCE.value, _TARGET.value or []
+  if len(sources) != 3 or len(targets) != 3:
+    raise InputError("--source and --target: give train,dev,test files each.")
+  splits = {
+    split: data.read_parallel(x, y)
+    for split, x, y in zip(data.SPLITS, sources, targets, strict=True)
+  }
+  names = ", ".join(Path(path).name for path in (*sources, *targets))
+  return data.Corpus(splits, (source, target), f"parallel files {names}")
+
+
+def _sizes() -> tuple[int, int, int]:
+  try:
+    train, dev, test = map(int, _SIZES.value)
+  except ValueError:
+    raise InputError("--sizes: give three numbers, train,dev,test.") from None
+  return train, dev, test
+
+
+def report(prepared: data.PreparedData):
+  """Prints pairs, tokens and the longest sentence of each split."""
+  source, target = prepared.languages
+  print(
+    f"{prepared.path}: {source}-{target},"
+    f" {prepared.tokenizer.vocab_size:,} pieces, {prepared.fingerprint}"
+  )
+  made_from = prepared.meta["made_from"]
+  for split, sides in prepared.meta["statistics"].items():
+    pairs = made_from["pairs"][split]
+    tokens, longest, unknown = (
+      " / ".join(f"{sides[side][name]:,}" for side in "xy")
+      for name in ("tokens", "longest", "unknown")
+    )
+    print(
+      f"{split:>5}: {pairs:,} pairs, tokens {tokens}, longest {longest},"
+      f" unknown {unknown}"
+    )
+  limit = config.TrainConfig().max_length
+  long = int((prepared.store("train").lengths.max(axis=1) > limit).sum())
+  print(
+    f"{long:,} training pairs are longer than {limit} tokens, which training"
+    f" leaves out by default; {made_from['dropped']:,} had an empty side and"
+    " were dropped."
+  )
+
+
+if __name__ == "__main__":
+  common.run(main)
