@@ -177,8 +177,8 @@ class LengthPredictor(nn.Module):
     nearest = jnp.clip(length, lowest, highest)
     index = nearest - lengths(source.mask) + self.bound
     log_prob = jnp.take_along_axis(log_probs, index[:, None], axis=1)[:, 0]
-    return log_prob + self._tail(length, lowest, highest) if spread else (
-      log_prob
+    return (
+      log_prob + self._tail(length, lowest, highest) if spread else (log_prob)
     )
 
   def best(self, source: Source, count: int) -> tuple[Array, Nats]:

@@ -96,9 +96,7 @@ def config(name: str, *, vocab_size: int, **changes) -> cfg.ModelConfig:
 
 def _root(name: str, transformer: cfg.TransformerConfig) -> cfg.ModelConfig:
   family = name.split("_")[0]
-  roots = dict(
-    transformer=cfg.AutoregressiveConfig, gauss=cfg.LatentConfig
-  )
+  roots = dict(transformer=cfg.AutoregressiveConfig, gauss=cfg.LatentConfig)
   return roots[family](transformer)
 
 

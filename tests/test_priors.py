@@ -1,0 +1,99 @@
+import dataclasses
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from latentnmt import config as cfg
+from latentnmt import distributions, testing
+from latentnmt.masks import masked_sum
+from latentnmt.priors import GaussianPrior, StandardNormalPrior, build_prior
+from latentnmt.types import InputError
+
+TRANSFORMER = cfg.TransformerConfig(20, width=16, hidden=32, heads=2)
+
+PRIORS = {
+  "standard_normal": lambda: StandardNormalPrior(channels=3),
+  "standard_normal_of_even_length": lambda: StandardNormalPrior(3, 2),
+  "gaussian": lambda: GaussianPrior(3, 2, TRANSFORMER),
+}
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_contract(name):
+  testing.check_prior(PRIORS[name](), jax.random.key(1))
+
+
+class SeesPadding(StandardNormalPrior):
+  def log_prob(self, z, mask, source):
+    return jnp.sum(distributions.standard_normal_log_prob(z), axis=(1, 2))
+
+
+class TooWide(StandardNormalPrior):
+  def sample(self, key, mask, source, *, temperature=1.0):
+    return 1.2 * super().sample(key, mask, source, temperature=temperature)
+
+
+class Unnormalised(StandardNormalPrior):
+  def log_prob(self, z, mask, source):
+    count = jnp.sum(mask, axis=1, dtype=jnp.float32)
+    return super().log_prob(z, mask, source) + 0.5 * count
+
+
+class WrongKl(StandardNormalPrior):
+  def kl(self, mean, scale, mask, source):
+    return 2 * super().kl(mean, scale, mask, source)
+
+
+@pytest.mark.parametrize(
+  "broken, message",
+  [
+    (SeesPadding, "padded"),
+    (TooWide, "agree|dimensions"),
+    (Unnormalised, "integrate"),
+    (WrongKl, "kl is not"),
+  ],
+)
+def test_the_check_catches(broken, message):
+  with pytest.raises(AssertionError, match=message):
+    testing.check_prior(broken(channels=3), jax.random.key(0))
+
+
+class Laplace(nn.Module):
+  """A prior of one's own, without a closed-form KL."""
+
+  channels: int
+  length_multiple: int = 1
+  scale: float = 1.0
+
+  def log_prob(self, z, mask, source):
+    return masked_sum(-jnp.abs(z) / self.scale - jnp.log(2 * self.scale), mask)
+
+  def sample(self, key, mask, source, *, temperature=1.0):
+    noise = jax.random.laplace(key, (*mask.shape, self.channels))
+    return jnp.where(mask[..., None], temperature * self.scale * noise, 0)
+
+  def center(self, mask, source):
+    return jnp.zeros((*mask.shape, self.channels))
+
+
+def test_a_custom_prior_is_built_from_its_path_and_keeps_the_contract():
+  config = cfg.LatentConfig(TRANSFORMER, channels=3)
+  target = f"{__name__}:Laplace"
+  prior = build_prior(
+    dataclasses.replace(
+      config, prior=cfg.CustomPriorConfig(target, (("scale", 0.7),))
+    )
+  )
+  assert prior.scale == 0.7 and prior.channels == 3
+  testing.check_prior(prior, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+  "target", ["math", "math:Nothing", "no_such_module:Prior", "math:sqrt"]
+)
+def test_a_prior_that_cannot_be_built_is_one_line(target):
+  config = cfg.LatentConfig(TRANSFORMER, prior=cfg.CustomPriorConfig(target))
+  with pytest.raises(InputError, match=target):
+    build_prior(config)

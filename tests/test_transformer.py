@@ -1,0 +1,183 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from latentnmt import config as cfg
+from latentnmt import transformer
+from latentnmt.masks import length_mask
+from latentnmt.testing import perturb
+from latentnmt.types import Source
+
+CONFIG = cfg.TransformerConfig(11, width=16, hidden=24, heads=2)
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+  """A causal stack of two layers, its parameters, input and source."""
+  stack = transformer.DecoderStack(CONFIG, 2, causal=True)
+  x = jax.random.normal(KEY, (3, 5, 16))
+  mask = length_mask(jnp.array([5, 3, 0]), 5)
+  source = Source(
+    jax.random.normal(KEY, (3, 4, 16)), length_mask(jnp.array([4, 2, 0]), 4)
+  )
+
+  def call(module, x, mask, source):
+    return module(x, mask, module.memory(source))
+
+  params = stack.init(KEY, x, mask, source, method=call)
+  return stack, perturb(params, KEY), call, x, mask, source
+
+
+def attention_oracle(params, x, memory, mask):
+  """Multi-head attention of one sentence, written out in numpy."""
+  query, key, value = (
+    np.einsum("td,dhk->thk", states, params[name]["kernel"])
+    for name, states in (("query", x), ("key", memory), ("value", memory))
+  )
+  logits = np.einsum("thk,shk->hts", query, key) / np.sqrt(query.shape[-1])
+  weights = special.softmax(np.where(mask, logits, -np.inf), axis=-1)
+  heads = np.einsum("hts,shk->thk", weights, value)
+  return np.einsum("thk,hkd->td", heads, params["out"]["kernel"])
+
+
+def test_attention_is_the_formula():
+  module = transformer.Attention(CONFIG)
+  x = jax.random.normal(KEY, (2, 3, 16))
+  memory = jax.random.normal(jax.random.key(1), (2, 4, 16))
+  mask = jnp.array([[[True, True, False, True]], [[True, True, True, True]]])
+
+  def call(module, x, memory, mask):
+    return module(x, *module.keys_values(memory), mask)
+
+  params = module.init(KEY, x, memory, mask, method=call)
+  out = module.apply(params, x, memory, mask, method=call)
+  for b in range(2):
+    expected = attention_oracle(params["params"], x[b], memory[b], mask[b])
+    np.testing.assert_allclose(out[b], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_and_future_are_invisible(decoder):
+  stack, params, call, x, mask, source = decoder
+  out = stack.apply(params, x, mask, source, method=call)
+  garbage = jnp.where(mask[..., None], x, 9.0)
+  states = jnp.where(source.mask[..., None], source.states, -9.0)
+  other = stack.apply(
+    params, garbage, mask, Source(states, source.mask), method=call
+  )
+  np.testing.assert_allclose(other[mask], out[mask], rtol=1e-5, atol=1e-5)
+  later = x.at[:, 3:].set(7.0)
+  other = stack.apply(params, later, mask, source, method=call)
+  np.testing.assert_allclose(other[:2, :3], out[:2, :3], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"scan_layers": False}, {"remat": True}])
+def test_how_layers_are_run_changes_nothing(decoder, changes):
+  stack, params, call, x, mask, source = decoder
+  config = dataclasses.replace(CONFIG, **changes)
+  other = transformer.DecoderStack(config, 2, causal=True)
+
+  def loss(stack):
+    def value(params):
+      out = stack.apply(params, x, mask, source, method=call)
+      return jnp.sum(jnp.where(mask[..., None], jnp.square(out), 0))
+
+    return jax.value_and_grad(value)(params)
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+    loss(other),
+    loss(stack),
+  )
+
+
+def test_cached_steps_are_the_full_pass(decoder):
+  stack, params, call, x, mask, source = decoder
+  expected = stack.apply(params, x, mask, source, method=call)
+  memory = stack.apply(params, source, method="memory")
+  # Two hypotheses a sentence: the second is the first, one step behind in
+  # which slot it used, as after a re-ordered beam.
+  cache = stack.apply(params, 3, 5, 2, method="start")
+  owner = np.array([[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]])  # [N, T]
+  for t in range(5):
+    slots = owner[:, :, None] == np.arange(2)[None, None]
+    history = slots & (np.arange(5) <= t)[None, :, None]
+    history[:, t] = np.eye(2, dtype=bool)
+    history = jnp.broadcast_to(history, (3, *history.shape))
+    step = jnp.stack([x[:, t], x[:, t]], axis=1)
+    out, cache = stack.apply(
+      params, step, t, cache, history, memory, method="step"
+    )
+    for n in range(2):
+      np.testing.assert_allclose(
+        out[:2, n][mask[:2, t]],
+        expected[:2, t][mask[:2, t]],
+        rtol=1e-4,
+        atol=1e-4,
+      )
+
+
+def test_log_probs_are_the_log_softmax():
+  embedding = transformer.Embedding(CONFIG)
+  states = jax.random.normal(KEY, (2, 3, 16))
+  tokens = jnp.array([[1, 5, 10], [3, 0, 2]])
+  params = embedding.init(KEY, states, tokens, method="log_probs")
+  logits = embedding.apply(params, states, method="logits")
+  log_softmax = special.log_softmax(np.asarray(logits), axis=-1)
+  own, mean = embedding.apply(params, states, tokens, method="log_probs")
+  expected = np.take_along_axis(log_softmax, tokens[..., None], -1)[..., 0]
+  np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(mean, log_softmax.mean(-1), rtol=1e-5, atol=1e-5)
+
+
+def test_the_normalisers_gradient_is_autodiffs():
+  states = jax.random.normal(KEY, (2, 3, 16))
+  table = jax.random.normal(jax.random.key(1), (11, 16))
+  weight = jax.random.normal(jax.random.key(2), (2, 3))
+
+  def ours(states, table):
+    return jnp.sum(weight * transformer.log_normaliser(states, table))
+
+  def plain(states, table):
+    logits = jnp.einsum("btd,vd->btv", states, table)
+    return jnp.sum(weight * jax.nn.logsumexp(logits, axis=-1))
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    jax.grad(ours, argnums=(0, 1))(states, table),
+    jax.grad(plain, argnums=(0, 1))(states, table),
+  )
+
+
+def test_padding_embeds_to_zero():
+  embedding = transformer.Embedding(CONFIG)
+  tokens = jnp.array([[4, 0]])
+  params = embedding.init(KEY, tokens)
+  rows = embedding.apply(params, tokens)
+  table = params["params"]["table"]
+  np.testing.assert_allclose(rows[0, 0], 4 * table[4], rtol=1e-6)
+  assert not np.asarray(rows[0, 1]).any()
+
+
+def test_dropout_needs_an_rng_and_is_shared_along_the_length():
+  module = transformer.Dropout(0.5, shared=(-2,))
+  x = jnp.ones((2, 6, 8))
+  np.testing.assert_array_equal(module.apply({}, x), x)
+  dropped = module.apply({}, x, rngs={"dropout": KEY})
+  assert set(np.unique(dropped)) == {0.0, 2.0}
+  assert (dropped == dropped[:, :1]).all()
+
+
+def test_weight_norm_starts_at_zero_and_ignores_the_kernels_length():
+  module = transformer.WeightNormDense(3)
+  x = jax.random.normal(KEY, (2, 5))
+  params = module.init(KEY, x)
+  assert not np.asarray(module.apply(params, x)).any()
+  params = perturb(params, KEY)
+  out = module.apply(params, x)
+  params["params"]["Dense_0"]["kernel"] *= 7.0
+  np.testing.assert_allclose(module.apply(params, x), out, rtol=1e-5)
