@@ -241,8 +241,8 @@ def _normalized(corpus: Corpus, normalizers, swap: bool) -> tuple[dict, int]:
 def _checked_size(vocab_size: int | None) -> int:
   if vocab_size is None or not 0 < vocab_size <= _LARGEST_VOCABULARY:
     raise InputError(
-      f"vocab_size={vocab_size}; give one from 1 to {_LARGEST_VOCABULARY:,}, the"
-      " most that a token store can number."
+      f"vocab_size={vocab_size}; give one from 1 to {_LARGEST_VOCABULARY:,},"
+      " the most that a token store can number."
     )
   return vocab_size
 
