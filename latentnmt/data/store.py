@@ -276,6 +276,9 @@ def _write_side(
 
 
 def _text(lines: Sequence[str]) -> bytes:
+  for number, line in enumerate(lines, 1):
+    if "\n" in line:
+      raise InputError(f"Sentence {number} has a line break in it: {line!r}.")
   return "".join(f"{line}\n" for line in lines).encode()
 
 
