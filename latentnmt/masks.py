@@ -63,6 +63,11 @@ def trim(tokens: Tokens) -> Tokens:
   return jnp.where(real_mask(tokens), tokens, PAD)
 
 
+def take_rows(values: Array, index: Array) -> Array:
+  """[B, M, T]: of each of B matrices [B, N, T] its rows int32[B, M]."""
+  return jnp.take_along_axis(values, index[:, :, None], axis=1)
+
+
 def masked_sum(values: Array, mask: Mask) -> Array:
   """float32[B]: sum over all but the first axis, where bool[B, T] is true.
 

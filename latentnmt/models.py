@@ -73,7 +73,7 @@ class Encoder(nn.Module):
 
 
 class AutoregressiveTransformer(nn.Module):
-  """log p(y|x) = sum over t of log p(y_t | y_<t, x), exactly."""
+  """The log p(y|x) = sum over t of log p(y_t | y_<t, x), exactly."""
 
   config: cfg.AutoregressiveConfig
 
@@ -312,14 +312,14 @@ class LatentTransformer(nn.Module):
   def log_joint(
     self, z: Latents, y: Tokens, mask: Mask, source: Source
   ) -> tuple[Nats, Nats]:
-    """log p(y|z, x) and log p(z|x), nats per sentence."""
+    """The log p(y|z, x) and log p(z|x), nats per sentence."""
     log_py, _ = self._log_probs(z, y, mask, source)
     return log_py, self.prior.log_prob(z, mask, source)
 
   def log_prob_length(
     self, mask: Mask, source: Source, spread: bool = True
   ) -> Nats:
-    """log p(T|x) of the lengths in `mask`, zero for empty rows."""
+    """The log p(T|x) of the lengths in `mask`, zero for empty rows."""
     length = lengths(mask)
     log_prob = self.length.log_prob(length, source, spread)
     return jnp.where(length > 0, log_prob, 0.0)

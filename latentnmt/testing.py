@@ -46,7 +46,7 @@ def perturb(params: Params, key: Key, scale: float = 0.1) -> Params:
   keys = jax.random.split(key, len(leaves))
   noisy = [
     leaf + scale * jax.random.normal(key, leaf.shape, leaf.dtype)
-    for leaf, key in zip(leaves, keys)
+    for leaf, key in zip(leaves, keys, strict=True)
   ]
   return jax.tree.unflatten(treedef, noisy)
 

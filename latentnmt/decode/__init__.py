@@ -1,0 +1,162 @@
+"""From a model and source sentences to translations.
+
+Methods are frozen dataclasses; `str(method)` is a file name that tells every
+setting that is not a default, and `parse_method` reads it back. `translate`
+compiles one program per shape. The source is encoded once, and its
+cross-attention keys and values are computed once per sentence whatever the
+beam, the number of candidates or of refinements.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from latentnmt import data
+from latentnmt.decode.beam import beam_search
+from latentnmt.decode.delta import Score, delta, teacher_score
+from latentnmt.decode.methods import (
+  Beam,
+  Delta,
+  Greedy,
+  Method,
+  parse_method,
+)
+from latentnmt.models import AutoregressiveTransformer, LatentTransformer
+from latentnmt.text import Tokenizer
+from latentnmt.types import (
+  EOS,
+  Hypotheses,
+  InputError,
+  Key,
+  Params,
+  Tokens,
+)
+
+__all__ = [
+  "Beam",
+  "Delta",
+  "Greedy",
+  "Method",
+  "Score",
+  "encode_lines",
+  "parse_method",
+  "teacher_score",
+  "translate",
+  "translate_lines",
+]
+
+
+def translate(
+  model: nn.Module,
+  params: Params,
+  x: Tokens,
+  method: Method,
+  score: Score | None = None,
+  key: Key | None = None,
+) -> Hypotheses:
+  """Translates a batch.
+
+  Args:
+    model: either family.
+    params: its parameters.
+    x: int32[B, S]; rows that are all padding give empty translations.
+    method: `Greedy` or `Beam` for autoregressive models, `Delta` for latent.
+    score: ranks the candidates of `Delta` instead of the model's own bound,
+      for example `teacher_score(teacher, teacher_params)`.
+    key: for `Delta` at a temperature; by default jax.random.key(0).
+
+  Raises:
+    InputError: for a method that is not of the model's family.
+  """
+  x = jnp.asarray(x)
+  match model, method:
+    case AutoregressiveTransformer(), Greedy():
+      return beam_search(model, Beam(1, 0.0), params, x)
+    case AutoregressiveTransformer(), Beam():
+      return beam_search(model, method, params, x)
+    case LatentTransformer(), Delta():
+      key = jax.random.key(0) if key is None else key
+      return delta(model, method, params, x, score, key)
+  raise InputError(
+    f"{type(model).__name__} cannot decode by {method}; autoregressive models"
+    " take greedy or beam, latent models delta."
+  )
+
+
+def translate_lines(
+  model: nn.Module,
+  params: Params,
+  tokenizer: Tokenizer,
+  lines: Sequence[str],
+  method: Method,
+  *,
+  score: Score | None = None,
+  batch_tokens: int = 4096,
+  progress: Callable[[Iterable], Iterable] | None = None,
+  truncate: bool = False,
+) -> list[str]:
+  """The best translation of each line, detokenised, in the given order.
+
+  Args:
+    model: either family.
+    params: its parameters.
+    tokenizer: of the run.
+    lines: source sentences; an empty line gives an empty line.
+    method: see `translate`.
+    score: see `translate`.
+    batch_tokens: rows times source length of a batch.
+    progress: wraps the list of batches, as tqdm does.
+    truncate: cut sources that are longer than the model takes, rather than
+      refuse them.
+
+  Raises:
+    InputError: for a source longer than the model takes.
+  """
+  x = encode_lines(model, tokenizer, lines, truncate)
+  results = [""] * len(lines)
+  batches = data.length_batches(x, batch_tokens=batch_tokens)
+  pending = None
+  for ids, tokens in progress(batches) if progress else batches:
+    hypotheses = translate(model, params, tokens, method, score)
+    # Fetch a batch only once the next is under way.
+    if pending:
+      _collect(results, tokenizer, *pending)
+    pending = ids, hypotheses.tokens[:, 0]
+  if pending:
+    _collect(results, tokenizer, *pending)
+  return results
+
+
+def _collect(results: list[str], tokenizer: Tokenizer, ids, tokens: Tokens):
+  for index, line in zip(
+    ids, tokenizer.decode(np.asarray(tokens)), strict=True
+  ):
+    if index >= 0:
+      results[index] = line
+
+
+def encode_lines(
+  model: nn.Module,
+  tokenizer: Tokenizer,
+  lines: Sequence[str],
+  truncate: bool,
+  side: str = "source",
+) -> list[list[int]]:
+  """Token ids of each line; `side` is what an error calls a line.
+
+  Raises:
+    InputError: for lines longer than the model takes, unless `truncate`.
+  """
+  limit = model.config.transformer.max_length
+  x = tokenizer.encode(lines)
+  long = [i for i, ids in enumerate(x) if len(ids) > limit]
+  if long and not truncate:
+    raise InputError(
+      f"{len(long)} of {len(lines)} {side}s are longer than the model's"
+      f" max_length={limit} tokens, the first in line {long[0] + 1}"
+      f" ({len(x[long[0]])} tokens); shorten them or ask for truncation."
+    )
+  return [ids if len(ids) <= limit else [*ids[: limit - 1], EOS] for ids in x]

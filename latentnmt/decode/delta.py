@@ -1,0 +1,172 @@
+"""Delta-posterior refinement of one or many candidates a sentence."""
+
+from collections.abc import Callable
+import functools
+
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from latentnmt import distributions
+from latentnmt.decode.methods import Delta
+from latentnmt.masks import (
+  length_mask,
+  lengths,
+  masked_sum,
+  round_up,
+  take_rows,
+  token_mask,
+  trim,
+)
+from latentnmt.models import AutoregressiveTransformer, LatentTransformer
+from latentnmt.types import (
+  EOS,
+  PAD,
+  Array,
+  Batch,
+  Hypotheses,
+  Key,
+  Nats,
+  Params,
+  Source,
+  Tokens,
+)
+
+# float32[B, N] of source int32[B, S] and candidates int32[B, N, T].
+Score = Callable[[Tokens, Array], Array]
+
+# Target lengths are rounded up to this, for few programs.
+_LENGTH_STEP = 8
+_NEVER = -1e9
+
+
+def delta(
+  model: LatentTransformer,
+  method: Delta,
+  params: Params,
+  x: Tokens,
+  score: Score | None,
+  key: Key,
+) -> Hypotheses:
+  """`lengths` times `samples` candidates for int32[B, S]; see `Delta`."""
+  source, length, log_pl = _propose(model, method.lengths, params, x)
+  # The one place where the host looks: how long the longest candidate is.
+  step = np.lcm(_LENGTH_STEP, model.length_multiple)
+  t_max = int(round_up(int(jnp.max(length)), step))
+  ranked = method.lengths * method.samples > 1
+  own = ranked and score is None
+  tokens, scores = _refine(
+    model, method, params, source, length, log_pl, max(t_max, int(step)), own,
+    key,
+  )  # fmt: skip
+  if score is not None:
+    scores = score(x, tokens)
+  return _rank(tokens, scores) if ranked else Hypotheses(tokens, scores)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _propose(model, count, params, x) -> tuple[Source, Array, Nats]:
+  """The source, its likeliest lengths int32[B, count], and log p of each."""
+  apply = functools.partial(model.apply, {"params": params})
+  source = apply(x, method="encode")
+  length, log_pl = apply(source, count, method="best_lengths")
+  real = jnp.any(source.mask, axis=1)[:, None]
+  return source, jnp.where(real, length, 0), jnp.where(real, log_pl, 0.0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
+def _refine(
+  model, method, params, source, length, log_pl, t_max, own_bound, key
+):
+  """Candidates int32[B, N, T + 1] and their scores float32[B, N]."""
+  apply = functools.partial(model.apply, {"params": params})
+
+  def start(length):  # [B] -> [samples, B, T, C]
+    mask = length_mask(length, t_max)
+    if method.temperature == 0:
+      return apply(mask, source, method="center")[None]
+    draw = functools.partial(
+      apply, temperature=method.temperature, method="sample"
+    )
+    keys = jax.random.split(key, method.samples)
+    z = jax.vmap(lambda key: draw(key, mask, source))(keys)
+    if method.samples == 1:
+      return z
+    return z.at[0].set(apply(mask, source, method="center"))
+
+  def decode(z, mask):
+    logits = apply(z, mask, source, method="decode").at[..., PAD].set(_NEVER)
+    best = jnp.max(logits, axis=-1) - nn.logsumexp(logits, axis=-1)
+    tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return jnp.where(mask, tokens, PAD), masked_sum(best, mask)
+
+  def posterior_mean(y, mask):
+    return apply(y, mask, source, method="posterior")[0]
+
+  def bound(y, mask):
+    mean, scale = apply(y, mask, source, method="posterior")
+    log_py, log_pz = apply(mean, y, mask, source, method="log_joint")
+    log_qz = distributions.normal_log_prob(mean, mean, scale)
+    return log_py + log_pz - masked_sum(log_qz, mask)
+
+  def more(carry):
+    step, _, _, changed = carry
+    return (step < method.steps) & changed
+
+  def refine(carry):
+    step, y, _, _ = carry
+    new, log_py = jax.vmap(decode)(jax.vmap(posterior_mean)(y, mask), mask)
+    return step + 1, new, log_py, jnp.any(new != y)
+
+  lengths_ = jnp.repeat(length.T, method.samples, axis=0)  # [N, B]
+  mask = jax.vmap(lambda n: length_mask(n, t_max))(lengths_)
+  z = jax.vmap(start)(length.T)  # [lengths, samples, B, T, C]
+  z = z.reshape(-1, *z.shape[2:])
+  y, log_py = jax.vmap(decode)(z, mask)
+  _, y, log_py, _ = lax.while_loop(more, refine, (0, y, log_py, True))
+  value = jax.vmap(bound)(y, mask) if own_bound else log_py
+  scores = value.T + jnp.repeat(log_pl, method.samples, axis=1)
+  return jax.vmap(_end)(y).swapaxes(0, 1), scores
+
+
+def _end(y: Tokens) -> Tokens:
+  """int32[B, T + 1]: an EOS after the last token of rows without one."""
+  y = jnp.pad(y, ((0, 0), (0, 1)))
+  length = lengths(token_mask(y))[:, None]
+  here = (jnp.arange(y.shape[1])[None] == length) & (length > 0)
+  return trim(jnp.where(here, EOS, y))
+
+
+@jax.jit
+def _rank(tokens: Array, scores: Array) -> Hypotheses:
+  """Best first; a later copy of a translation goes last, at -inf."""
+  order = jnp.argsort(-scores, axis=1)
+  tokens, scores = (
+    take_rows(tokens, order),
+    jnp.take_along_axis(scores, order, 1),
+  )
+  same = jnp.all(tokens[:, :, None] == tokens[:, None, :], axis=-1)
+  earlier = np.tri(scores.shape[1], k=-1, dtype=bool)[None]
+  scores = jnp.where(jnp.any(same & earlier, axis=2), -jnp.inf, scores)
+  order = jnp.argsort(-scores, axis=1)
+  return Hypotheses(
+    take_rows(tokens, order), jnp.take_along_axis(scores, order, 1)
+  )
+
+
+def teacher_score(model: AutoregressiveTransformer, params: Params) -> Score:
+  """A `score` for `translate`: an autoregressive model's log p(y|x)."""
+  return functools.partial(_teacher_score, model, params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _teacher_score(model, params, x: Tokens, tokens: Array) -> Array:
+  """float32[B, N] of int32[B, N, T], in one teacher-forced pass."""
+
+  def log_prob(y):
+    key = jax.random.key(0)  # drawn from by latent models only
+    return model.apply({"params": params}, Batch(x, y), key).log_py
+
+  return jax.vmap(log_prob, in_axes=1, out_axes=1)(tokens)
