@@ -141,6 +141,8 @@ class TrainConfig:
   Attributes:
     steps: optimiser steps at most.
     batch_tokens: rows times the longer side's length, per step.
+    max_shapes: shapes of batch at most; each costs a compilation, and with
+      few of them more of a batch is padding.
     max_length: pairs with a longer side, in tokens, are left out of training.
     seed: of initialisation, data order, dropout and latents.
     learning_rate: factor on width^-0.5 min(step^-0.5, step warmup^-1.5).
@@ -168,6 +170,7 @@ class TrainConfig:
 
   steps: int = 100_000
   batch_tokens: int = 4096
+  max_shapes: int = 8
   max_length: int = 64
   seed: int = 0
   learning_rate: float = 1.0
@@ -193,6 +196,9 @@ class TrainConfig:
       raise InputError(
         f"nonfinite={self.nonfinite!r}; valid are 'stop' and 'skip'."
       )
+    for name in ("steps", "max_shapes", "eval_every", "log_every"):
+      if getattr(self, name) < 1:
+        raise InputError(f"{name}={getattr(self, name)} is less than 1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,7 +303,9 @@ def to_dict(config) -> Any:
     return [to_dict(item) for item in config]
   if not dataclasses.is_dataclass(config):
     return config
-  fields = {name: to_dict(getattr(config, name)) for name in field_names(config)}
+  fields = {
+    name: to_dict(getattr(config, name)) for name in field_names(config)
+  }
   return {"type": type(config).__name__, **fields}
 
 

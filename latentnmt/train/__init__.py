@@ -6,22 +6,26 @@
 from latentnmt.train.evaluation import Dev, quick_method
 from latentnmt.train.loop import fit
 from latentnmt.train.step import (
+  Programs,
   TrainState,
   init_state,
-  jit_train_step,
+  make_gradient,
   make_optimizer,
   make_train_step,
+  make_update,
   step_key,
 )
 
 __all__ = [
   "Dev",
+  "Programs",
   "TrainState",
   "fit",
   "init_state",
-  "jit_train_step",
+  "make_gradient",
   "make_optimizer",
   "make_train_step",
+  "make_update",
   "quick_method",
   "step_key",
 ]

@@ -29,7 +29,6 @@ from latentnmt.train.step import (
   Programs,
   TrainState,
   init_state,
-  jit_train_step,
 )
 from latentnmt.types import Array, Batch, InputError
 
@@ -67,6 +66,7 @@ def fit(
     train.batch_tokens,
     max_length=train.max_length,
     seed=train.seed,
+    max_shapes=train.max_shapes,
   )
   _check_rows(batches, mesh)
   writer = summary_writer() if tensorboard else None
@@ -76,7 +76,7 @@ def fit(
   silent = progress is None or not sharding.is_main()
   make_bar = functools.partial(tqdm, disable=True) if silent else progress
   model = build(config.model)
-  programs = Programs(jit_train_step(model, config, mesh))
+  programs = Programs(model, config, mesh)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(Checkpoints(run, train.keep_every))
     state, past = checkpoints.restore(_initial(model, train, mesh))
@@ -101,7 +101,9 @@ def fit(
     step, past = loop.run(state, past)
   if sharding.is_main():
     reason = "steps" if step == train.steps else "patience"
-    checkpoint.mark_finished(run, reason, step, past)
+    checkpoint.mark_finished(
+      run, reason, step=step, best_step=past.best_step, best_bleu=past.best
+    )
   return run
 
 

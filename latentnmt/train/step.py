@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 import numpy as np
 import optax
 
@@ -66,81 +67,126 @@ def init_state(model: nn.Module, train: TrainConfig) -> TrainState:
   return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
 
-def make_train_step(
+def make_gradient(
   model: nn.Module, config: ExperimentConfig
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-  """The pure function (state, batch) -> (next state, metrics).
+) -> Callable[[Params, Array, Batch], tuple[Params, dict[str, Array]]]:
+  """The pure function (params, step, batch) -> (gradient, metrics).
 
-  Metrics are scalars: those of `objectives.negative_elbo`, and `beta`,
-  `learning_rate`, `gradient_norm` (before clipping), `finite` (of this step's
-  gradient) and `nonfinite` (such steps so far).
+  Metrics are those of `objectives.negative_elbo`.
   """
-  train, width = config.train, config.model.transformer.width
-  optimizer = make_optimizer(train)
+  train = config.train
 
-  def train_step(state, batch):
-    beta = objectives.kl_weight(state.step, train)
-    rate = objectives.learning_rate(state.step, train, width)
-
+  def gradient(params, step, batch):
     def loss(params):
       terms = model.apply(
         {"params": params},
         batch,
-        step_key(train.seed, state.step, LATENTS),
+        step_key(train.seed, step, LATENTS),
         train=True,
-        rngs={"dropout": step_key(train.seed, state.step, DROPOUT)},
+        rngs={"dropout": step_key(train.seed, step, DROPOUT)},
       )
       return objectives.negative_elbo(
         terms,
-        beta=beta,
+        beta=objectives.kl_weight(step, train),
         alpha=train.alpha,
         label_smoothing=train.label_smoothing,
         alpha_mix=train.alpha_mix,
       )
 
-    gradient, sums = jax.grad(loss, has_aux=True)(state.params)
+    return jax.grad(loss, has_aux=True)(params)
+
+  return gradient
+
+
+def make_update(
+  config: ExperimentConfig,
+) -> Callable[[TrainState, Params], tuple[TrainState, dict[str, Array]]]:
+  """The pure function (state, gradient) -> (next state, metrics).
+
+  Metrics are scalars: `beta`, `learning_rate`, `gradient_norm` (before
+  clipping), `finite` (this gradient) and `nonfinite` (how many were not).
+  """
+  train, width = config.train, config.model.transformer.width
+  optimizer = make_optimizer(train)
+
+  def update(state, gradient):
+    rate = objectives.learning_rate(state.step, train, width)
     direction, opt_state = optimizer.update(gradient, state.opt_state)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
-    values = sums | {
-      "beta": beta,
+    return TrainState(state.step + 1, params, opt_state), {
+      "beta": objectives.kl_weight(state.step, train),
       "learning_rate": rate,
       "gradient_norm": optax.global_norm(gradient),
       "finite": opt_state.last_finite,
       "nonfinite": opt_state.total_notfinite,
     }
-    return TrainState(state.step + 1, params, opt_state), values
+
+  return update
+
+
+def make_train_step(
+  model: nn.Module, config: ExperimentConfig
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+  """The pure function (state, batch) -> (next state, metrics).
+
+  Metrics are scalars, those of `make_gradient` and of `make_update`.
+  """
+  gradient, update = make_gradient(model, config), make_update(config)
+
+  def train_step(state, batch):
+    direction, sums = gradient(state.params, state.step, batch)
+    state, values = update(state, direction)
+    return state, sums | values
 
   return train_step
 
 
-def jit_train_step(model: nn.Module, config: ExperimentConfig, mesh):
-  """`make_train_step` over a mesh; the state passed in is used up."""
-  same, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
-  return jax.jit(
-    make_train_step(model, config),
-    in_shardings=(same, rows),
-    out_shardings=(same, same),
-    donate_argnums=0,
-  )
-
-
 class Programs:
-  """A jitted function, compiled once for each shape of batch.
+  """`make_train_step` over a mesh, in two programs; a state is used up.
+
+  The gradient is compiled for each shape of batch and the update, a third of
+  the whole to compile, once.
+
+  Args:
+    model: to be trained.
+    config: of model and training.
+    mesh: of the devices.
 
   Attributes:
     seconds: spent compiling so far; nothing else runs meanwhile.
   """
 
-  def __init__(self, function):
-    self._function, self._programs, self.seconds = function, {}, 0.0
+  def __init__(self, model: nn.Module, config: ExperimentConfig, mesh: Mesh):
+    same, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
+    self._gradient = jax.jit(
+      make_gradient(model, config),
+      in_shardings=(same, same, rows),
+      out_shardings=same,
+    )
+    self._update = jax.jit(
+      make_update(config),
+      in_shardings=same,
+      out_shardings=same,
+      donate_argnums=(0, 1),
+    )
+    self._compiled, self.seconds = {}, 0.0
 
-  def __call__(self, state, batch):
-    """Calls the program of this shape of batch."""
+  def __call__(
+    self, state: TrainState, batch: Batch
+  ) -> tuple[TrainState, dict[str, Array]]:
+    """The next state and the metrics of the step."""
     shape = batch.x.shape, batch.y.shape
-    if shape not in self._programs:
-      jax.block_until_ready(state)  # or its steps would count as compilation
+    gradient, sums = self._program(
+      shape, self._gradient, state.params, state.step, batch
+    )
+    state, values = self._program("update", self._update, state, gradient)
+    return state, sums | values
+
+  def _program(self, key, function, *args):
+    if key not in self._compiled:
+      # Or the time of the steps before would count as compilation.
+      jax.block_until_ready(args)
       start = time.perf_counter()
-      lowered = self._function.lower(state, batch)
-      self._programs[shape] = lowered.compile()
+      self._compiled[key] = function.lower(*args).compile()
       self.seconds += time.perf_counter() - start
-    return self._programs[shape](state, batch)
+    return self._compiled[key](*args)

@@ -1,22 +1,11 @@
-"""The run directory: what a training run leaves behind, and reading it back.
-
-  config.json      the ExperimentConfig
-  vocab.model      the tokenizer
-  checkpoints/     latest two, best by dev BLEU, every `keep_every` steps
-  metrics.jsonl    one line per log point and dev evaluation
-  finished.json    written last: why and where training ended
-  hypotheses/      <split>.<method>.txt, translations
-  results.jsonl    one line per evaluation
-
-Files are the interface between the binaries; every file appears whole
-(written beside its place, then renamed) or grows by whole lines.
-"""
+"""Checkpoints of a run: saving, restoring, and loading to decode."""
 
 import dataclasses
 import json
 import logging
 import os
 import pathlib
+import shutil
 from typing import Any
 
 import flax.linen as nn
@@ -24,71 +13,12 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from latentnmt import config as config_lib
-from latentnmt.config import ExperimentConfig
+from latentnmt.checkpoint.directory import read_config
 from latentnmt.models import build
 from latentnmt.text import Tokenizer
 from latentnmt.types import Batch, InputError, Params
 
 _policies = ocp.checkpoint_managers
-_RESULT_KEY = ("metric", "split", "method", "estimator", "step", "batch_size")
-
-
-def create(
-  run: str | os.PathLike, config: ExperimentConfig, tokenizer: Tokenizer
-) -> pathlib.Path:
-  """Makes a run directory, or checks that an existing one is this run's.
-
-  Raises:
-    InputError: if `run` is the directory of a run with another configuration
-      (the fields that differ are named), or is some other directory or file
-      that is not empty. Nothing is changed then.
-  """
-  run = pathlib.Path(run)
-  if (run / "config.json").is_file():
-    differing = config_lib.differences(read_config(run), config)
-    if differing:
-      raise InputError(
-        f"{run} was made with another configuration ("
-        + "; ".join(differing)
-        + "); use another run directory or the old settings."
-      )
-    return run
-  if run.exists() and not (run.is_dir() and _is_empty(run)):
-    raise InputError(
-      f"{run} exists but is no run directory (it has no config.json); use"
-      " another one."
-    )
-  run.mkdir(parents=True, exist_ok=True)
-  tokenizer.save(run / "vocab.model")
-  # The configuration last: a directory that has one is complete.
-  tree = config_lib.to_dict(config)
-  _write(run / "config.json", json.dumps(tree, indent=2) + "\n")
-  return run
-
-
-def _is_empty(run: pathlib.Path) -> bool:
-  """Nothing there but what a `create` cut short leaves behind."""
-  return all(path.name.startswith("vocab.model") for path in run.iterdir())
-
-
-def read_config(run: str | os.PathLike) -> ExperimentConfig:
-  """The configuration a run was made with.
-
-  Raises:
-    InputError: if `run` is no run directory or its config.json is damaged.
-  """
-  path = pathlib.Path(run) / "config.json"
-  try:
-    tree = json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError:
-    raise InputError(
-      f"{run} is not a run directory (no config.json in it); the train binary"
-      " makes one."
-    ) from None
-  except ValueError as error:
-    raise InputError(f"{path} is damaged: {error}.") from None
-  return config_lib.from_dict(tree)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +55,10 @@ class Checkpoints:
     run: the run directory.
     keep_every: keep a checkpoint for ever at multiples of this; 0 for none.
     read_only: neither make the directory nor tidy it up.
+
+  Raises:
+    InputError: for checkpoints whose metrics cannot be read, if there are no
+      others or `read_only`; else those are removed with a warning.
   """
 
   def __init__(
@@ -137,8 +71,10 @@ class Checkpoints:
     ]
     if keep_every:
       policies.append(_policies.EveryNSteps(keep_every))
+    folder = (self._run / "checkpoints").resolve()
+    _remove_damaged(folder, read_only)
     self._manager = ocp.CheckpointManager(
-      (self._run / "checkpoints").resolve(),
+      folder,
       item_names=("params", "optimizer", "progress"),
       options=ocp.CheckpointManagerOptions(
         preservation_policy=_policies.AnyPreservationPolicy(policies),
@@ -246,6 +182,27 @@ class Checkpoints:
     self._manager.close()
 
 
+def _remove_damaged(folder: pathlib.Path, read_only: bool) -> None:
+  """Removes what would keep Orbax from opening the folder at all."""
+  steps = [path for path in folder.glob("*") if path.name.isdecimal()]
+  damaged = [path for path in steps if not _has_metrics(path)]
+  if damaged and (read_only or len(damaged) == len(steps)):
+    raise InputError(
+      f"The checkpoint {damaged[0]} cannot be read; delete it, or all of"
+      " its folder to start again."
+    )
+  for path in damaged:
+    logging.warning("Checkpoint %s cannot be read; removing it.", path)
+    shutil.rmtree(path, ignore_errors=True)  # or another process does it
+
+
+def _has_metrics(step: pathlib.Path) -> bool:
+  try:
+    return "bleu" in json.loads((step / "metrics" / "metrics").read_text())
+  except (OSError, ValueError):
+    return False
+
+
 def _bleu(metrics: dict[str, float]) -> float:
   return metrics["bleu"]
 
@@ -309,98 +266,3 @@ def _abstract_params(model: nn.Module) -> Params:
 def example_batch() -> Batch:
   """The smallest batch a model can be initialised with: EOS to EOS."""
   return Batch(x=jnp.ones((1, 1), jnp.int32), y=jnp.ones((1, 1), jnp.int32))
-
-
-def finished(run: str | os.PathLike) -> dict[str, Any] | None:
-  """How training ended: reason, step, best_step, best_bleu; None if it has not.
-
-  Reasons are "steps" (all were taken) and "patience" (early stopping).
-  """
-  path = pathlib.Path(run) / "finished.json"
-  return json.loads(path.read_text("utf-8")) if path.is_file() else None
-
-
-def mark_finished(
-  run: str | os.PathLike, reason: str, step: int, progress: Progress
-) -> None:
-  """Writes what `finished` reads."""
-  end = {
-    "reason": reason,
-    "step": step,
-    "best_step": progress.best_step,
-    "best_bleu": progress.best,
-  }
-  _write(pathlib.Path(run) / "finished.json", json.dumps(end) + "\n")
-
-
-def hypotheses_path(
-  run: str | os.PathLike, split: str, method: Any
-) -> pathlib.Path:
-  """Where the translations of a split by a decoding method are."""
-  return pathlib.Path(run) / "hypotheses" / f"{split}.{method}.txt"
-
-
-def write_hypotheses(
-  run: str | os.PathLike, split: str, method: Any, lines: list[str]
-) -> pathlib.Path:
-  """Writes one translation a line and returns the file's path."""
-  path = hypotheses_path(run, split, method)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  # A line break inside a translation would shift every later line.
-  text = "".join(line.replace("\n", " ") + "\n" for line in lines)
-  return _write(path, text)
-
-
-def append_result(run: str | os.PathLike, row: dict[str, Any]) -> None:
-  """Adds one line to results.jsonl, such as metric, value, split, method."""
-  append_line(pathlib.Path(run) / "results.jsonl", row)
-
-
-def read_results(run: str | os.PathLike) -> list[dict[str, Any]]:
-  """Rows of results.jsonl in order of first appearance.
-
-  The last row wins among those of the same metric, split, method, estimator,
-  step and batch size: evaluating again replaces a result.
-  """
-  rows = read_lines(pathlib.Path(run) / "results.jsonl")
-  return list(
-    {tuple(row.get(k) for k in _RESULT_KEY): row for row in rows}.values()
-  )
-
-
-def append_line(path: pathlib.Path, row: dict[str, Any]) -> None:
-  """Adds one JSON line to a file."""
-  with open(path, "a", encoding="utf-8") as file:
-    file.write(json.dumps(row) + "\n")
-
-
-def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Rows of a file of JSON lines, none if there is no file.
-
-  A last line that a killed process left unfinished is left out.
-
-  Raises:
-    InputError: for any other line that is no JSON.
-  """
-  if not path.is_file():
-    return []
-  lines = path.read_text("utf-8").split("\n")
-  rows = []
-  for number, line in enumerate(lines[:-1], start=1):
-    try:
-      rows.append(json.loads(line))
-    except ValueError as error:
-      raise InputError(f"{path}, line {number}: {error}.") from None
-  return rows
-
-
-def write_lines(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-  """Replaces a file of JSON lines."""
-  _write(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _write(path: pathlib.Path, text: str) -> pathlib.Path:
-  """Writes a text so that the file is there whole or not at all."""
-  temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-  temporary.write_text(text, encoding="utf-8", newline="\n")
-  return temporary.replace(path)

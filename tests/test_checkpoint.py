@@ -1,0 +1,180 @@
+"""The run directory: written, refused, damaged and read back."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import workers
+
+from latentnmt import checkpoint
+from latentnmt.checkpoint import Checkpoints, Progress
+from latentnmt.config import override
+from latentnmt.train import TrainState
+from latentnmt.types import InputError
+
+
+class _Tokenizer:
+  """What `create` needs of one."""
+
+  def save(self, path):
+    path.write_text("pieces")
+
+
+def _state(step, value) -> TrainState:
+  return TrainState(
+    jnp.int32(step), {"w": jnp.full(3, value)}, {"m": jnp.full(3, -value)}
+  )
+
+
+def _save(checkpoints, scores):
+  """Saves a state of value step + 0.5 at each step of {step: bleu}."""
+  progress = Progress()
+  for step, bleu in scores.items():
+    progress = progress.after(step, bleu)
+    checkpoints.save(_state(step, step + 0.5), progress, bleu)
+
+
+def _break(run, step, item=""):
+  """Cuts every file of a checkpoint short, as a power cut does."""
+  for folder, _, names in os.walk(run / "checkpoints" / str(step) / item):
+    for name in names:
+      with open(os.path.join(folder, name), "r+b") as file:
+        file.truncate(1)
+
+
+def test_latest_best_and_every_nth_are_kept(tmp_path):
+  with Checkpoints(tmp_path, keep_every=4) as checkpoints:
+    _save(checkpoints, {2: 1.0, 4: 2.0, 6: 9.0, 8: 3.0, 10: 3.0, 12: 4.0})
+  with Checkpoints(tmp_path, keep_every=4) as checkpoints:
+    assert checkpoints.steps() == [4, 6, 8, 10, 12]
+    assert checkpoints.best() == 6 and checkpoints.latest() == 12
+    state, progress = checkpoints.restore(_state(0, 0.0))
+  assert progress == Progress(best=9.0, best_step=6, evaluations_since=3)
+  jax.tree.map(np.testing.assert_array_equal, state, _state(12, 12.5))
+
+
+def test_without_checkpoints_the_initial_state_comes_back(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    state, progress = checkpoints.restore(_state(0, 0.0))
+  assert state.step == 0 and progress == Progress()
+
+
+def test_what_is_saved_does_not_change_when_its_buffers_are_reused(tmp_path):
+  update = jax.jit(lambda x: x + 1, donate_argnums=0)
+  state = TrainState(jnp.int32(1), {"w": jnp.zeros(1 << 20)}, ())
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(state, Progress(), 0.0)
+    w = state.params["w"]
+    for _ in range(20):
+      w = update(w)
+    w.block_until_ready()
+  with Checkpoints(tmp_path) as checkpoints:
+    saved = checkpoints.restore(TrainState(jnp.int32(0), {"w": w}, ()))[0]
+  assert float(jnp.max(jnp.abs(saved.params["w"]))) == 0
+
+
+@pytest.mark.parametrize("item", ["params", "optimizer", "progress", ""])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, item):
+  with Checkpoints(tmp_path) as checkpoints:
+    _save(checkpoints, {1: 1.0, 2: 2.0})
+  _break(tmp_path, 2, item)
+  with Checkpoints(tmp_path) as checkpoints:
+    state, progress = checkpoints.restore(_state(0, 0.0))
+    assert state.step == 1 and progress.best == 1.0
+    assert "cannot be read" in caplog.text
+    assert checkpoints.steps() == [1]
+    _save(checkpoints, {2: 2.0})
+    assert checkpoints.steps() == [1, 2]
+
+
+def test_where_none_can_be_read_nothing_is_removed(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    _save(checkpoints, {1: 1.0, 2: 2.0})
+  _break(tmp_path, 1, "params")
+  _break(tmp_path, 2, "params")
+  with Checkpoints(tmp_path) as checkpoints:
+    with pytest.raises(InputError, match="No checkpoint .* can be read"):
+      checkpoints.restore(_state(0, 0.0))
+    assert checkpoints.steps() == [1, 2]
+  _break(tmp_path, 1)
+  _break(tmp_path, 2)
+  with pytest.raises(InputError, match="cannot be read"):
+    Checkpoints(tmp_path)
+  assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "2"]
+
+
+def test_progress_counts_evaluations_without_a_strictly_better_one():
+  progress = Progress().after(10, 0.0)
+  assert progress == Progress(0.0, 10, 0)
+  progress = progress.after(20, 0.0).after(30, 0.0)
+  assert progress == Progress(0.0, 10, 2)
+  assert progress.after(40, 0.1) == Progress(0.1, 40, 0)
+
+
+def test_a_run_directory_belongs_to_one_configuration(tmp_path):
+  config = workers.config()
+  run = checkpoint.create(tmp_path / "a" / "run", config, _Tokenizer())
+  assert checkpoint.read_config(run) == config
+  before = (run / "config.json").read_bytes()
+  checkpoint.create(run, config, _Tokenizer())
+  other = override(config, "train.steps=5", "model.transformer.width=32")
+  with pytest.raises(InputError) as error:
+    checkpoint.create(run, other, _Tokenizer())
+  assert "train.steps: 4 -> 5" in str(error.value)
+  assert "model.transformer.width: 16 -> 32" in str(error.value)
+  assert (run / "config.json").read_bytes() == before
+
+
+def test_other_directories_are_left_alone(tmp_path):
+  (tmp_path / "mine").write_text("precious")
+  for run in (tmp_path, tmp_path / "mine"):
+    with pytest.raises(InputError, match="no run directory"):
+      checkpoint.create(run, workers.config(), _Tokenizer())
+  assert os.listdir(tmp_path) == ["mine"]
+
+
+def test_what_is_missing_is_said(tmp_path):
+  with pytest.raises(InputError, match="not a run directory"):
+    checkpoint.load(tmp_path / "none")
+  run = checkpoint.create(tmp_path / "run", workers.config(), _Tokenizer())
+  with pytest.raises(InputError, match="no checkpoint yet; train it first"):
+    checkpoint.load(run)
+  with Checkpoints(run) as checkpoints:
+    _save(checkpoints, {1: 2.0, 2: 1.0})
+  with pytest.raises(InputError, match="no checkpoint of step 7; it has 1, 2"):
+    checkpoint.load(run, 7)
+  assert checkpoint.find_step(run) == 1 and checkpoint.find_step(run, 2) == 2
+  (run / "config.json").write_text("{")
+  with pytest.raises(InputError, match="damaged"):
+    checkpoint.read_config(run)
+
+
+def test_the_last_result_of_its_kind_wins(tmp_path):
+  key = {"metric": "bleu", "split": "test", "method": "beam4", "step": 7}
+  checkpoint.append_result(tmp_path, {**key, "value": 1.0})
+  checkpoint.append_result(tmp_path, {**key, "value": 2.0, "step": 8})
+  checkpoint.append_result(tmp_path, {**key, "value": 3.0})
+  rows = checkpoint.read_results(tmp_path)
+  assert [(row["step"], row["value"]) for row in rows] == [(7, 3.0), (8, 2.0)]
+
+
+def test_lines_cut_short_are_left_out_and_others_said(tmp_path):
+  path = tmp_path / "rows.jsonl"
+  assert checkpoint.read_lines(path) == []
+  checkpoint.append_line(path, {"a": 1})
+  with open(path, "a") as file:
+    file.write('{"a": ')
+  assert checkpoint.read_lines(path) == [{"a": 1}]
+  path.write_text('{"a": \n{"a": 1}\n')
+  with pytest.raises(InputError, match="line 1"):
+    checkpoint.read_lines(path)
+
+
+def test_hypotheses_are_one_a_line(tmp_path):
+  lines = ["ein Haus", "", "two\nlines", "bye\u2028bye"]
+  path = checkpoint.write_hypotheses(tmp_path, "dev", "beam4", lines)
+  assert path == checkpoint.hypotheses_path(tmp_path, "dev", "beam4")
+  text = path.read_text(encoding="utf-8")
+  assert text == "ein Haus\n\ntwo lines\nbye\u2028bye\n"

@@ -1,0 +1,105 @@
+"""Small training runs, also as processes of their own.
+
+python tests/workers.py gradient OUT DEVICES
+python tests/workers.py train DATA RUN [ADDRESS PROCESSES NUMBER]
+python tests/workers.py killed DATA RUN STEP
+"""
+
+import os
+import signal
+import sys
+
+import jax
+import numpy as np
+
+from latentnmt import data, objectives, sharding, train, zoo
+from latentnmt.config import ExperimentConfig, TrainConfig, override
+from latentnmt.models import build
+from latentnmt.train.recorder import Recorder
+from latentnmt.types import Batch
+
+WORDS = "der die das haus hund katze ist klein alt gut".split()
+SMALL = ("model.transformer.width=16", "model.transformer.hidden=32")
+
+
+def prepared(path) -> data.PreparedData:
+  """Word by word "translation" of random three-word sentences."""
+  random = np.random.default_rng(0)
+
+  def side(count):
+    ids = random.integers(len(WORDS), size=(count, 3))
+    source = [" ".join(WORDS[i] for i in row) for row in ids]
+    return source, [line.upper() for line in source]
+
+  splits = {"train": side(60), "dev": side(6), "test": side(6)}
+  corpus = data.Corpus(splits, ("de", "en"), "test", {})
+  return data.prepare(corpus, path, vocab_size=60)
+
+
+def config(preset="transformer_tiny", *settings) -> ExperimentConfig:
+  """A few steps of a model of a few thousand parameters."""
+  settings = (
+    *SMALL,
+    "train.steps=4",
+    "train.eval_every=2",
+    "train.log_every=1",
+    "train.batch_tokens=128",
+    "train.warmup=10",
+    "train.kl_start=1",
+    "train.kl_ramp=2",
+    *settings,
+  )
+  model = zoo.config(preset, vocab_size=60)
+  return override(ExperimentConfig(model, TrainConfig(), preset), *settings)
+
+
+def gradient(out, devices):
+  """Loss and gradient of one batch, dropout and latents on, over a mesh."""
+  jax.config.update("jax_num_cpu_devices", int(devices))
+  mesh, settings = sharding.mesh(), config("gauss_tiny")
+  assert mesh.size == int(devices)
+  model = build(settings.model)
+  random = np.random.default_rng(0)
+  x = random.integers(2, 60, (8, 8)).astype(np.int32)
+  x[:, -1], x[6:] = 1, 0  # and two rows of padding
+
+  def loss(params, batch):
+    key = jax.random.key(1)
+    rngs = {"dropout": jax.random.key(2)}
+    terms = model.apply({"params": params}, batch, key, train=True, rngs=rngs)
+    return objectives.negative_elbo(terms, alpha=0.1, label_smoothing=0.1)[0]
+
+  same, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
+  initial = train.init_state(model, settings.train)
+  value, gradients = jax.jit(
+    jax.value_and_grad(loss), in_shardings=(same, rows), out_shardings=same
+  )(initial.params, sharding.put(Batch(x, x[:, 2:]), mesh))
+  leaves = jax.tree_util.tree_leaves_with_path(sharding.local(gradients))
+  arrays = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+  np.savez(out, loss=value, **arrays)
+
+
+def fit(path, run, address=None, processes=1, number=0):
+  """A whole run, alone or as one of several processes."""
+  if address:
+    sharding.initialize(address, int(processes), int(number), timeout=60)
+  train.fit(config(), prepared(path), run, progress=None)
+
+
+def killed(path, run, step):
+  """A run that kills itself, as hard as can be, after so many steps."""
+  add = Recorder.add
+
+  def add_or_die(self, values):
+    if len(self._pending) + self._step == int(step):
+      os.kill(os.getpid(), signal.SIGKILL)
+    add(self, values)
+
+  Recorder.add = add_or_die
+  fit(path, run)
+
+
+if __name__ == "__main__":
+  {"gradient": gradient, "train": fit, "killed": killed}[sys.argv[1]](
+    *sys.argv[2:]
+  )
