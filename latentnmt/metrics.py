@@ -52,7 +52,20 @@ def chrf(
   hypotheses: Sequence[str], references: Sequence[str], *, resamples: int = 0
 ) -> Score:
   """Corpus chrF2 of detokenised text; arguments and errors as for `bleu`."""
-  return _score(sacrebleu.CHRF(), hypotheses, references, resamples)
+  return _score(_CHRF(), hypotheses, references, resamples)
+
+
+class _CHRF(sacrebleu.CHRF):
+  """chrF whose scores are all of type float.
+
+  sacreBLEU's are float 0.0 or numpy.float32, and it fails to average over
+  resamples when there are both.
+  """
+
+  def _compute_score_from_stats(self, stats):
+    score = super()._compute_score_from_stats(stats)
+    score.score = float(score.score)
+    return score
 
 
 def _score(metric, hypotheses, references, resamples: int) -> Score:

@@ -42,6 +42,11 @@ def test_bleu_of_copies_is_100_and_of_strangers_0():
   assert (zero.value, zero.low, zero.high) == (0, 0, 0)
 
 
+def test_chrf_has_an_interval_where_some_resamples_score_zero():
+  score = metrics.chrf(["abcdef", "x"], ["abcdef", "y"], resamples=50)
+  assert score.low < score.value < score.high
+
+
 def test_bad_input_names_both_counts():
   with pytest.raises(InputError, match="1 hypotheses for 2 references"):
     metrics.bleu(HYPOTHESES[:1], REFERENCES)
