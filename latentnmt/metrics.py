@@ -87,7 +87,8 @@ def _score(metric, hypotheses, references, resamples: int) -> Score:
   printed = json.loads(score.format(6, signature=signature, is_json=True))
   center = printed.get("confidence_mean", score.score)
   radius = printed.get("confidence_var", 0.0)
-  return Score(score.score, center - radius, center + radius, signature)
+  low, high = max(center - radius, 0.0), min(center + radius, 100.0)
+  return Score(score.score, low, high, signature)
 
 
 def per_token(nats, num_tokens) -> float:

@@ -89,7 +89,7 @@ def _make_run(study, name, preset, fingerprint, results, best=None):
   (run / "config.json").write_text(json.dumps(to_dict(config)))
   if best:
     checkpoint.mark_finished(
-      run, "steps", best, checkpoint.Progress(20.0, best)
+      run, "steps", step=best, best_step=best, best_bleu=20.0
     )
   for row in results:
     checkpoint.append_result(run, {"split": "test"} | row)
@@ -140,13 +140,16 @@ def study(tmp_path):
     [
       _bleu("beam4", 20.0),
       _nats("exact", -2.0, 100, K=None),
-      {
-        "metric": "sentences_per_second",
-        "method": "beam4",
-        "batch_size": 8,
-        "value": 50.0,
-        "device": "2-core oracle",
-      },
+      *(
+        {
+          "metric": "sentences_per_second",
+          "method": "beam4",
+          "batch_size": size,
+          "value": 50.0 + size,
+          "device": "2-core oracle",
+        }
+        for size in (8, 1)
+      ),
       {"metric": "parameters", "value": 1000},
     ],
   )
@@ -157,7 +160,8 @@ def test_a_study_is_one_row_per_run_and_method(study):
   teacher, first, second = cells(analyze.table(analyze.collect(study, "test")))
   assert teacher["run"] == "teacher" and teacher["data"] == "raw"
   assert teacher["log p(y given x)"] == "-2.000" and teacher["K"] == ""
-  assert teacher["sentences/s at 8"] == "50.0"
+  assert teacher["sentences/s at 1"] == "51.0"
+  assert teacher["sentences/s at 8"] == "58.0"
   assert teacher["parameters"] == "1,000" and teacher["MB"] == "–"
   assert [first["decoding"], second["decoding"]] == ["delta0", "delta1"]
   assert second["BLEU"] == "12.00" and second["k"] == "1"

@@ -10,7 +10,7 @@ from latentnmt.config import ExperimentConfig
 from latentnmt.text import Tokenizer
 from latentnmt.types import InputError
 
-_RESULT_KEY = ("metric", "split", "method", "estimator", "step")
+_RESULT_KEY = ("metric", "split", "method", "estimator", "step", "batch_size")
 
 
 def create(
