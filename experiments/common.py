@@ -101,6 +101,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
 def _guarded(main, argv: list[str]) -> None:
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
+    # Orbax, which logs to absl's own logger, warns of what is meant so.
+    logging.get_absl_logger().setLevel("ERROR")
   try:
     enable_cache()
     main(argv)
@@ -167,17 +169,29 @@ def _cpuinfo(field: str) -> str:
 
 
 class _Lines(tqdm):
-  """Progress for a log: a line of its own each time, no carriage return."""
+  """Progress for a log: a line of its own each time, and nothing to erase."""
 
   @staticmethod
   def status_printer(file):
     """Returns a function that prints one status."""
 
     def print_status(status):
-      file.write(status + "\n")
-      file.flush()
+      if status:
+        file.write(status + "\n")
+        file.flush()
 
     return print_status
+
+  def moveto(self, n):
+    """Bars inside bars take their turns."""
+
+  def close(self):
+    """Prints the last status, where it is to stay."""
+    if not self.disable:
+      self.disable = True
+      self._decr_instances(self)
+      if self.leave:
+        self.display()
 
 
 def progress(iterable=None, **options) -> tqdm:
@@ -189,7 +203,7 @@ def progress(iterable=None, **options) -> tqdm:
   """
   if sys.stderr.isatty():
     return tqdm(iterable, dynamic_ncols=True, **options)
-  return _Lines(iterable, ncols=80, mininterval=10, ascii=True, **options)
+  return _Lines(iterable, mininterval=10, ascii=True, **options)
 
 
 def read_json(path) -> Any:

@@ -38,7 +38,7 @@ class Recipe:
     seconds: expected time of each stage by its name, or by its first word for
       all stages of that kind.
     expected: the numbers to expect, for people.
-    prepare: further flags of `preprocess`.
+    prepare: further flags of `preprocess`, by name.
     distill: the teacher's decoding method.
     samples: K, samples of the posterior per likelihood.
     batch_sizes: sentences decoded at once in the benchmark.
@@ -50,7 +50,7 @@ class Recipe:
   runs: Mapping[str, Run]
   seconds: Mapping[str, float]
   expected: str
-  prepare: tuple[str, ...] = ()
+  prepare: Mapping[str, str] = dataclasses.field(default_factory=dict)
   distill: str = "beam4"
   samples: int = 100
   batch_sizes: tuple[int, ...] = (1, 32)
@@ -167,15 +167,17 @@ _NARROW = (
   "train.batch_tokens=512",
   "train.log_every=2",
 )
+_TINY_GAUSS = _longer(_GAUSS, 4, 2, *_NARROW, "model.channels=4")
 _TINY = dataclasses.replace(
   _GRAMMAR,
   summary="Every stage on next to nothing, for the tests.",
   runs={
     "teacher": _longer(_TEACHER, 4, 2, *_NARROW),
     **_raw_and_distilled(
-      "gauss", _longer(_GAUSS, 4, 2, *_NARROW, "model.channels=4")
+      "gauss", dataclasses.replace(_TINY_GAUSS, methods=("delta0", "delta2"))
     ),
   },
+  prepare={"sizes": "8,8,8"},
   seconds={**_GRAMMAR.seconds, "train": 15, "likelihood": 10, "distill": 10},
   expected="a table",
   samples=4,

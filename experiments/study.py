@@ -125,6 +125,7 @@ class Study:
       corpus=self.recipe.corpus,
       out=self._raw,
       vocab_size=self.recipe.vocab_size,
+      **self.recipe.prepare,
     )
 
   def _train(self, name: str) -> Stage:

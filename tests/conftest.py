@@ -42,13 +42,15 @@ def binary(tmp_path_factory):
   context.set_forkserver_preload(["latentnmt.train", "experiments.common"])
   folder = tmp_path_factory.mktemp("output")
 
-  def run(name: str, *arguments) -> Finished:
-    paths = folder / "stdout", folder / "stderr"
+  def run(name: str, *arguments, stdin: str = "") -> Finished:
+    (folder / "stdin").write_text(stdin)
+    arguments = [str(argument) for argument in arguments]
     process = context.Process(
-      target=forked.run_binary, args=(name, [str(a) for a in arguments], *paths)
+      target=forked.run_binary, args=(name, arguments, folder)
     )
     process.start()
     process.join()
-    return Finished(process.exitcode, *(path.read_text() for path in paths))
+    outputs = ((folder / n).read_text() for n in ("stdout", "stderr"))
+    return Finished(process.exitcode, *outputs)
 
   return run

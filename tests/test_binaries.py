@@ -1,0 +1,369 @@
+"""Every binary, by way of a tiny study: killed once, then run to the end."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import study
+from experiments.recipes import RECIPES
+from latentnmt import checkpoint, data
+
+pytestmark = pytest.mark.slow  # the study takes a minute
+RECIPE = RECIPES["tiny"]
+RUNS = list(RECIPE.runs)
+METHODS = [(name, m) for name, run in RECIPE.runs.items() for m in run.methods]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+  """The folder of a finished study, and the stages that came after a kill."""
+
+  folder: Path
+  ran: list[str]
+
+  def flags(self, run="teacher"):
+    return f"--run={self.folder / run}", f"--data={self.folder / 'data'}"
+
+
+def start(folder):
+  arguments = f"--recipe=tiny --out={folder.parent} --study={folder.name}"
+  return subprocess.Popen(
+    [sys.executable, "-m", "experiments.study", *arguments.split()],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
+
+
+def kill_in(folder, stage):
+  """Runs the study and kills it, with its processes, in a stage."""
+  with start(folder) as process:
+    for line in process.stderr:
+      if line.startswith("[") and f" {stage}:" in line:
+        break
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, binary):
+  folder = tmp_path_factory.mktemp("runs") / "tiny"
+  kill_in(folder, "train teacher")
+  ran = []
+
+  def start(command):
+    ran.append(command)
+    cache = f"--compilation_cache={folder.parent / 'cache'}"
+    finished = binary(*command, cache)
+    assert finished.status == 0, finished.stderr
+    return 0
+
+  stages = study.Study(RECIPE, folder).stages()
+  study.run_all(stages, study.Record(folder), start)
+  names = {stage.command: stage.name for stage in stages}
+  return Tiny(folder, [names[command] for command in ran])
+
+
+def test_killed_study_continues_where_it_was(tiny):
+  assert tiny.ran[0] == "train teacher"
+  assert len(tiny.ran) == len(study.Study(RECIPE, tiny.folder).stages()) - 1
+
+
+def test_finished_study_shows_its_table_at_once(tiny):
+  began = time.monotonic()
+  stdout, stderr = start(tiny.folder).communicate()
+  assert time.monotonic() - began < 5
+  assert stdout.strip() == (tiny.folder / "report.md").read_text().strip()
+  assert stderr.startswith("All 16 stages are finished")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_run_directory_is_complete(tiny, run):
+  files = "config.json vocab.model checkpoints metrics.jsonl finished.json"
+  for name in files.split():
+    assert (tiny.folder / run / name).exists(), name
+
+
+@pytest.mark.parametrize("run, method", METHODS)
+def test_translations_have_a_line_a_sentence(tiny, run, method):
+  path = checkpoint.hypotheses_path(tiny.folder / run, "test", method)
+  sources = data.PreparedData.open(tiny.folder / "data").sources("test")
+  assert len(data.read_lines(path)) == len(sources)
+
+
+@pytest.mark.parametrize("run, method", METHODS)
+def test_results_tell_their_conditions(tiny, run, method):
+  rows = checkpoint.read_results(tiny.folder / run)
+
+  def find(metric, **fields):
+    wanted = {"metric": metric, "split": "test", **fields}
+    return [row for row in rows if wanted.items() <= row.items()]
+
+  [bleu] = find("bleu", method=method)
+  assert 0 <= bleu["value"] <= 100 and bleu["signature"].startswith("nrefs:1")
+  speeds = find("sentences_per_second", method=method)
+  assert {row["batch_size"] for row in speeds} == set(RECIPE.batch_sizes)
+  for row in speeds:
+    assert 0 < row["lowest"] <= row["value"] <= row["highest"]
+    assert row["device"] and row["compile_seconds"] >= 0
+  estimators = {row["estimator"]: row for row in find("nats_per_token")}
+  if run == "teacher":
+    assert set(estimators) == {"exact"}
+  else:
+    assert estimators["iwae"]["K"] == RECIPE.samples
+    assert "lee2020" in estimators
+  assert find("difference_to_truth")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_parameters_are_counted(tiny, run):
+  _, params, _ = checkpoint.load(tiny.folder / run)
+  rows = checkpoint.read_results(tiny.folder / run)
+  [row] = [row for row in rows if row["metric"] == "parameters"]
+  sizes = [leaf.size for leaf in _leaves(params)]
+  assert row["value"] == sum(sizes)
+
+
+def _leaves(tree):
+  if not isinstance(tree, dict):
+    return [tree]
+  return [leaf for value in tree.values() for leaf in _leaves(value)]
+
+
+def test_report_has_a_row_for_every_run_and_method(tiny):
+  report = (tiny.folder / "report.md").read_text()
+  for run, method in METHODS:
+    assert any(
+      f"| {run} |" in line and f"| {method} |" in line
+      for line in report.splitlines()
+    )
+  assert "Against the known" in report
+  assert (tiny.folder / "report.csv").read_text().startswith("run,")
+
+
+# Distillation.
+
+
+def test_distilled_data_differ_in_their_training_targets_only(tiny):
+  raw = data.PreparedData.open(tiny.folder / "data")
+  distilled = data.PreparedData.open(tiny.folder / "data-distilled")
+  assert distilled.targets("train") != raw.targets("train")
+  assert distilled.sources("train") == raw.sources("train")
+  for split in ("dev", "test"):
+    assert distilled.targets(split) == raw.targets(split)
+  assert distilled.meta["made_from"]["targets"] | {"teacher_config": ""} == {
+    "data": raw.fingerprint,
+    "teacher": "teacher",
+    "teacher_config": "",
+    "step": checkpoint.find_step(tiny.folder / "teacher"),
+    "method": "beam4",
+  }
+  assert not (tiny.folder / "data-distilled.parts").exists()
+
+
+def test_distillation_takes_what_an_earlier_process_translated(
+  tiny, tmp_path, binary
+):
+  finished = data.PreparedData.open(tiny.folder / "data-distilled")
+  count = len(finished.sources("train"))
+  parts = tmp_path / "new.parts"
+  parts.mkdir()
+  made_from = finished.meta["made_from"]["targets"]
+  (parts / "made_from.json").write_text(json.dumps(made_from))
+  lines = [f"sentence {i}" for i in range(count)]
+  part = {"ids": list(range(count)), "lines": lines, "seconds": 1.0}
+  (parts / "00000.json").write_text(json.dumps(part))
+  result = binary("distill", *tiny.flags(), f"--out={tmp_path / 'new'}")
+  assert result.status == 0, result.stderr
+  assert data.PreparedData.open(tmp_path / "new").targets("train") == lines
+  assert not parts.exists()
+
+
+def test_finished_distillation_is_left_alone(tiny, binary):
+  out = f"--out={tiny.folder / 'data-distilled'}"
+  result = binary("distill", *tiny.flags(), out)
+  assert (result.status, result.stderr) == (0, "")
+  assert "is finished" in result.stdout
+
+
+# Translation of one's own text.
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_translate_reads_a_file_or_standard_input(
+  tiny, tmp_path, binary, piped
+):
+  sources = data.PreparedData.open(tiny.folder / "data").sources("test")
+  text = "".join(line + "\n" for line in sources)
+  (tmp_path / "in.txt").write_text(text)
+  run, _ = tiny.flags()
+  result = binary(
+    "translate",
+    run,
+    "--methods=greedy",
+    "--input=-" if piped else f"--input={tmp_path / 'in.txt'}",
+    *([] if piped else [f"--output={tmp_path / 'out.txt'}"]),
+    stdin=text if piped else "",
+  )
+  assert result.status == 0, result.stderr
+  hypotheses = tiny.folder / "teacher" / "hypotheses" / "test.greedy.txt"
+  translated = result.stdout if piped else (tmp_path / "out.txt").read_text()
+  assert translated == hypotheses.read_text()
+
+
+def test_long_sources_are_translated_only_when_asked(tiny, binary):
+  run, _ = tiny.flags()
+  arguments = "translate", run, "--methods=greedy", "--input=-"
+  text = "ja\n" + "nein " * 100 + "\n"
+  refused = binary(*arguments, stdin=text)
+  assert refused.status == 2 and not refused.stdout
+  assert "1 of 2 sources are longer" in refused.stderr
+  assert binary(*arguments, "--truncate", stdin=text).status == 0
+
+
+# Speed.
+
+
+def test_benchmark_of_a_preset_prints_json_lines_and_a_table(binary):
+  result = binary(
+    "benchmark",
+    *("--preset=gauss_tiny", "--vocab_size=50", "--length=4"),
+    *("--methods=delta0", "--batch_sizes=2", "--batches=1", "--repeats=2"),
+  )
+  assert result.status == 0, result.stderr
+  parameters, speed, *table = result.stdout.splitlines()
+  assert json.loads(parameters)["metric"] == "parameters"
+  speed = json.loads(speed)
+  assert (speed["split"], speed["batch_size"]) == ("random", 2)
+  assert table[-1].startswith("| delta0 | 2 |")
+
+
+# Bad input: one line, status 2, nothing written.
+
+TEACHER, DATA = "--run={study}/teacher", "--data={study}/data"
+TINY = ("--preset=transformer_tiny", DATA)
+GRAMMAR = "--corpus=grammar", "--sizes=16,8,8"
+BAD = [
+  ("preprocess", ["--corpus=grammer", "--out={new}"], "neither a folder"),
+  (
+    "preprocess",
+    [*GRAMMAR, "--vocab_size=9999", "--out={new}"],
+    "9,?999",
+  ),
+  (
+    "preprocess",
+    [*GRAMMAR, "--vocab_size=200", "--out={study}/data"],
+    "vocab_size: 300 -> 200",
+  ),
+  (
+    "preprocess",
+    ["--source={one},{two},{two}", "--target={two},{two},{two}", "--out={new}"],
+    "1 .*2",
+  ),
+  (
+    "preprocess",
+    ["--source={latin},{two},{two}", "--target={two},{two},{two}"]
+    + ["--out={new}"],
+    "latin.txt.*2.*UTF-8",
+  ),
+  ("train", ["--run={new}", "--preset=gaus", DATA], "valid are: .*gauss_base"),
+  (
+    "train",
+    ["--run={new}", *TINY, "--set=train.step=1"],
+    "no field 'step'.*steps",
+  ),
+  ("train", ["--run={new}", *TINY, "--set=train.steps=x"], "of type int"),
+  ("train", [TEACHER, *TINY], "train.steps: "),
+  ("train", ["--run={study}/data", *TINY], "no run directory"),
+  (
+    "train",
+    ["--run={new}", "--preset=gauss_tiny", "--data={new}"],
+    "no prepared corpus",
+  ),
+  ("distill", ["--run={new}", DATA, "--out={new}"], "not a run directory"),
+  (
+    "distill",
+    [TEACHER, DATA, "--out={study}/data-distilled", "--method=greedy"],
+    "method: beam4 -> greedy",
+  ),
+  (
+    "distill",
+    [TEACHER, DATA, "--out={new}", "--checkpoint=999"],
+    "no checkpoint of step 999; it has",
+  ),
+  ("translate", [TEACHER, DATA, "--methods=delta"], "valid are"),
+  ("translate", [TEACHER, DATA, "--methods=delta1"], "cannot decode"),
+  (
+    "translate",
+    [TEACHER, DATA, "--methods=greedy", "--checkpoint=999"],
+    "no checkpoint of step 999",
+  ),
+  ("translate", [TEACHER, "--methods=greedy"], "either --data"),
+  (
+    "translate",
+    [TEACHER, "--methods=greedy,beam4", "--input={one}"],
+    "one decoding method",
+  ),
+  (
+    "translate",
+    [TEACHER, DATA, "--methods=greedy", "--split=train2"],
+    "'train2'.*train, dev, test",
+  ),
+  ("evaluate_bleu", ["--run={study}/data", DATA], "no translations"),
+  ("evaluate_likelihood", ["--run={new}", DATA], "not a run directory"),
+  ("evaluate_likelihood", [TEACHER, DATA, "--checkpoint=999"], "step 999"),
+  ("benchmark", ["--methods=greedy"], "either --run or --preset"),
+  ("benchmark", [TEACHER, "--methods=greedy"], "--data"),
+  ("benchmark", ["--preset=gaus", "--methods=delta0"], "valid are"),
+  (
+    "benchmark",
+    ["--preset=gauss_tiny", "--methods=delta0", "--batch_sizes=0"],
+    "above 0",
+  ),
+  ("analyze", ["--study={study}/data"], "no run directories"),
+]
+BINARIES = sorted({name for name, *_ in BAD})
+
+
+def snapshot(folder):
+  return {
+    path: (path.stat().st_mtime_ns, path.stat().st_size)
+    for path in folder.rglob("*")
+  }
+
+
+@pytest.mark.parametrize(
+  "name, arguments, message", BAD, ids=[f"{n}-{m}" for n, _, m in BAD]
+)
+def test_bad_input(tiny, tmp_path, binary, name, arguments, message):
+  (tmp_path / "one.txt").write_text("ja\n")
+  (tmp_path / "two.txt").write_text("yes\nno\n")
+  (tmp_path / "latin.txt").write_bytes("ja\nSchön\n".encode("latin-1"))
+  places = {n: tmp_path / f"{n}.txt" for n in ("one", "two", "latin")}
+  places |= {"study": tiny.folder, "new": tmp_path / "new"}
+  before = snapshot(tiny.folder), snapshot(tmp_path)
+  result = binary(name, *(a.format(**places) for a in arguments))
+  assert result.status == 2, result.stderr
+  # A bar may have begun; what went wrong is one line, the last.
+  *bar, line = result.stderr.splitlines()
+  assert line.startswith("error: ") and not result.stdout
+  assert all("| 0/" in line for line in bar)
+  assert re.search(message, line), line
+  assert (snapshot(tiny.folder), snapshot(tmp_path)) == before
+
+
+@pytest.mark.parametrize("name", BINARIES)
+def test_unknown_flags_and_arguments(binary, name):
+  result = binary(name, "--epochs=3")
+  assert result.status == 2
+  assert result.stderr.startswith("error: ")
+  assert result.stderr.count("\n") == 1
