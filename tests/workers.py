@@ -18,7 +18,7 @@ from latentnmt.models import build
 from latentnmt.train.recorder import Recorder
 from latentnmt.types import Batch
 
-WORDS = "der die das haus hund katze ist klein alt gut".split()
+WORDS = "ab cd ef gh".split()  # with V = 36, a piece each
 SMALL = ("model.transformer.width=16", "model.transformer.hidden=32")
 
 
@@ -33,7 +33,7 @@ def prepared(path) -> data.PreparedData:
 
   splits = {"train": side(60), "dev": side(6), "test": side(6)}
   corpus = data.Corpus(splits, ("de", "en"), "test", {})
-  return data.prepare(corpus, path, vocab_size=60)
+  return data.prepare(corpus, path, vocab_size=36)
 
 
 def config(preset="transformer_tiny", *settings) -> ExperimentConfig:
@@ -49,7 +49,7 @@ def config(preset="transformer_tiny", *settings) -> ExperimentConfig:
     "train.kl_ramp=2",
     *settings,
   )
-  model = zoo.config(preset, vocab_size=60)
+  model = zoo.config(preset, vocab_size=36)
   return override(ExperimentConfig(model, TrainConfig(), preset), *settings)
 
 
@@ -60,7 +60,7 @@ def gradient(out, devices):
   assert mesh.size == int(devices)
   model = build(settings.model)
   random = np.random.default_rng(0)
-  x = random.integers(2, 60, (8, 8)).astype(np.int32)
+  x = random.integers(2, 36, (8, 8)).astype(np.int32)
   x[:, -1], x[6:] = 1, 0  # and two rows of padding
 
   def loss(params, batch):
@@ -70,7 +70,7 @@ def gradient(out, devices):
     return objectives.negative_elbo(terms, alpha=0.1, label_smoothing=0.1)[0]
 
   same, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
-  initial = train.init_state(model, settings.train)
+  initial = jax.jit(lambda: train.init_state(model, settings.train))()
   value, gradients = jax.jit(
     jax.value_and_grad(loss), in_shardings=(same, rows), out_shardings=same
   )(initial.params, sharding.put(Batch(x, x[:, 2:]), mesh))

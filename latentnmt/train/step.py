@@ -116,7 +116,7 @@ def make_update(
     return TrainState(state.step + 1, params, opt_state), {
       "beta": objectives.kl_weight(state.step, train),
       "learning_rate": rate,
-      "gradient_norm": optax.global_norm(gradient),
+      "gradient_norm": optax.tree.norm(gradient),
       "finite": opt_state.last_finite,
       "nonfinite": opt_state.total_notfinite,
     }
@@ -167,7 +167,7 @@ class Programs:
       make_update(config),
       in_shardings=same,
       out_shardings=same,
-      donate_argnums=(0, 1),
+      donate_argnums=0,
     )
     self._compiled, self.seconds = {}, 0.0
 

@@ -1,0 +1,251 @@
+"""Training: the step against optax, and whole runs of a few steps."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_sharding import finish, start
+import workers
+
+from latentnmt import checkpoint, objectives, train
+from latentnmt.models import build
+from latentnmt.train import loop
+from latentnmt.types import Batch, InputError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  return workers.prepared(tmp_path_factory.mktemp("train") / "data")
+
+
+@pytest.fixture(scope="module")
+def teacher(data, tmp_path_factory):
+  """A finished run, and the TensorBoard scalars it wrote."""
+  events = _Events()
+  run = tmp_path_factory.mktemp("train") / "teacher"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(loop, "summary_writer", lambda: events)
+    train.fit(workers.config(), data, run, progress=None, tensorboard=True)
+  return run, events.scalars
+
+
+class _Events:
+  """A TensorBoard writer, and the class that makes it."""
+
+  def __init__(self):
+    self.scalars = {}
+
+  def __call__(self, folder, purge_step):
+    return self
+
+  def add_scalar(self, tag, value, step):
+    self.scalars[tag, step] = value
+
+  def flush(self):
+    pass
+
+  close = flush
+
+
+def _params(run, step=None):
+  return checkpoint.load(run, step)[1]
+
+
+def _assert_identical(one, other):
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def _state(config):
+  return train.TrainState(
+    jnp.int32(3),
+    params := {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)},
+    train.make_optimizer(config.train).init(params),
+  )
+
+
+def test_update_is_clipped_adam_at_the_schedule():
+  config = workers.config("transformer_tiny", "train.clip=0.5")
+  state = _state(config)
+  gradient = {"w": jnp.full((2, 3), 2.0), "b": jnp.arange(3.0)}
+  new, values = train.make_update(config)(state, gradient)
+  rate = objectives.learning_rate(3, config.train, 16)
+  adam = optax.chain(
+    optax.clip_by_global_norm(0.5),
+    optax.adam(float(rate), b1=0.9, b2=0.98, eps=1e-9),
+  )
+  updates, _ = adam.update(gradient, adam.init(state.params))
+  expected = optax.apply_updates(state.params, updates)
+  for name in expected:
+    np.testing.assert_allclose(new.params[name], expected[name], rtol=1e-5)
+  norm = np.sqrt(6 * 4 + 5)
+  np.testing.assert_allclose(values["gradient_norm"], norm, rtol=1e-6)
+  assert new.step == 4 and values["learning_rate"] == rate
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_is_counted_and_not_applied(bad):
+  config = workers.config()
+  state, update = _state(config), train.make_update(config)
+  gradient = {"w": jnp.full((2, 3), bad), "b": jnp.zeros(3)}
+  new, values = update(state, gradient)
+  new, values = update(new, gradient)
+  assert values["nonfinite"] == 2 and not values["finite"]
+  assert new.step == 5
+  _assert_identical(new.params, state.params)
+  _assert_identical(new.opt_state.inner_state, state.opt_state.inner_state)
+
+
+def test_two_programs_are_the_one_step():
+  config = workers.config()
+  model = build(config.model)
+  mesh = train.loop.sharding.mesh()
+  state = loop._initial(model, config.train, mesh)
+  y = np.array([[5, 6, 1, 0], [7, 1, 0, 0]], np.int32)
+  batch = Batch(np.tile(y, (4, 1)), np.tile(y, (4, 1)))
+  one, sums = jax.jit(train.make_train_step(model, config))(state, batch)
+  put = train.loop.sharding.put(batch, mesh)
+  two, values = train.Programs(model, config, mesh)(state, put)
+  assert sums.keys() == values.keys()
+  np.testing.assert_allclose(values["loss"], sums["loss"], rtol=1e-6)
+  for a, b in zip(
+    jax.tree.leaves(two.opt_state), jax.tree.leaves(one.opt_state), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_leaves_its_files(teacher):
+  run, scalars = teacher
+  rows = checkpoint.read_lines(run / "metrics.jsonl")
+  steps = [row for row in rows if "loss" in row]
+  dev = [row for row in rows if "dev_bleu" in row]
+  assert [row["step"] for row in steps] == [1, 2, 3, 4]
+  assert [row["step"] for row in dev] == [2, 4]
+  assert steps[-1]["loss"] < steps[0]["loss"]
+  assert steps[-1]["tokens_per_second"] > 0
+  assert {"dev_elbo", "dev_log_py", "dev_kl", "dev_log_pl"} <= dev[0].keys()
+  end = checkpoint.finished(run)
+  assert end["reason"] == "steps" and end["step"] == 4
+  assert end["best_bleu"] == max(row["dev_bleu"] for row in dev)
+  for row in steps:
+    assert scalars["train/loss", row["step"]] == row["loss"]
+  assert scalars["dev/bleu", 4] == dev[1]["dev_bleu"]
+  assert len(scalars) == sum(len(row) - 1 for row in rows)
+
+
+def test_a_finished_run_is_left_alone(teacher, data):
+  run, _ = teacher
+  before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+  assert train.fit(workers.config(), data, run, progress=None) == run
+  assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
+def test_a_killed_run_continues_bit_for_bit(teacher, data, tmp_path):
+  run = tmp_path / "run"
+  with pytest.raises(AssertionError):
+    finish(start("killed", data.path, run, 3))
+  assert checkpoint.finished(run) is None
+  logged = checkpoint.read_lines(run / "metrics.jsonl")
+  assert [row["step"] for row in logged] == [1, 2, 2, 3]
+  train.fit(workers.config(), data, run, progress=None)
+  _assert_identical(_params(run, 4), _params(teacher[0], 4))
+  rows = checkpoint.read_lines(run / "metrics.jsonl")
+  assert [row["step"] for row in rows] == [1, 2, 2, 3, 4, 4]
+  whole = checkpoint.read_lines(teacher[0] / "metrics.jsonl")
+  for mine, ours in zip(rows, whole, strict=True):
+    assert mine.get("loss") == ours.get("loss")
+    assert mine.get("dev_elbo") == ours.get("dev_elbo")
+
+
+def test_latent_models_stop_by_patience_once_the_kl_has_begun(data, tmp_path):
+  settings = (
+    "train.eval_every=1",
+    "train.steps=9",
+    "train.learning_rate=0.0",
+    "train.patience=2",
+    "train.kl_start=3",
+    "model.channels=4",
+  )
+  config = workers.config("gauss_tiny", *settings)
+  run = train.fit(config, data, tmp_path / "run", progress=None)
+  end = checkpoint.finished(run)
+  assert end["reason"] == "patience"
+  assert end["step"] == 5 and end["best_step"] == 1
+
+
+def test_a_step_that_is_not_finite_stops_the_run_or_is_passed_over(
+  data, tmp_path
+):
+  settings = ("train.learning_rate=1e30", "train.log_every=2")
+  config = workers.config("transformer_tiny", *settings)
+  with pytest.raises(FloatingPointError, match="step 2 is not finite"):
+    train.fit(config, data, tmp_path / "stop", progress=None)
+  row = checkpoint.read_lines(tmp_path / "stop" / "metrics.jsonl")[-1]
+  assert row["step"] == 2 and row["nonfinite"] == 1
+  config = workers.config("transformer_tiny", *settings, "train.nonfinite=skip")
+  run = train.fit(config, data, tmp_path / "skip", progress=None)
+  rows = checkpoint.read_lines(run / "metrics.jsonl")
+  assert [r["nonfinite"] for r in rows if "nonfinite" in r] == [1, 3]
+  text = (run / "metrics.jsonl").read_text()
+  assert "NaN" not in text and json.loads(text.split("\n")[0])["loss"]
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"data": "other"}, "for other data"),
+    ("model.transformer.vocab_size=37", "vocabulary of .* has 36"),
+    ("train.keep_every=3", "multiple of train.eval_every=2"),
+    ("model.transformer.max_length=8", "is below 64"),
+    ("train.seed=1", "another configuration .*train.seed: 0 -> 1"),
+  ],
+)
+def test_what_does_not_fit_is_refused(teacher, data, change, message):
+  run, _ = teacher
+  before = sorted(run.rglob("*"))
+  if isinstance(change, dict):
+    config = dataclasses.replace(workers.config(), **change)
+  else:
+    config = workers.config("transformer_tiny", change)
+  with pytest.raises(InputError, match=message):
+    train.fit(config, data, run, progress=None)
+  assert sorted(run.rglob("*")) == before
+
+
+def test_more_devices_than_rows_divide_by_are_refused():
+  class Mesh:
+    size = 3
+
+  class Batches:
+    shapes = ((8, 4, 4),)
+
+  with pytest.raises(InputError, match="3 devices cannot share the 8 rows"):
+    loop._check_rows(Batches, Mesh)
+
+
+def test_prefetch_keeps_order_and_passes_errors_on():
+  assert list(loop._prefetch(lambda i: i * i, range(3, 8))) == [
+    9, 16, 25, 36, 49,
+  ]  # fmt: skip
+  assert list(loop._prefetch(str, range(2, 3))) == ["2"]
+  assert list(loop._prefetch(str, range(2, 2))) == []
+  with pytest.raises(ZeroDivisionError):
+    list(loop._prefetch(lambda i: 1 // (2 - i), range(4)))
+
+
+def test_the_binary_says_what_is_wrong(binary, data, tmp_path):
+  flags = [f"--data={data.path}", f"--run={tmp_path / 'run'}"]
+  for wrong, message in {
+    "--preset=nope": "Unknown preset 'nope'",
+    "--preset=transformer_tiny --prior=a:B": "takes no --prior",
+    "--preset=gauss_tiny --prior=a.b:C": "Cannot build the prior 'a.b:C'",
+    "--preset=gauss_tiny --set=train.stes=2": "has no field 'stes'",
+    "--preset=gauss_tiny --set=train.steps=0": "steps=0 is less than 1",
+  }.items():
+    result = binary("train", *wrong.split(), *flags)
+    assert result.status == 2 and message in result.stderr, result
+    assert result.stderr.count("\n") == 1
+  assert not (tmp_path / "run").exists()
