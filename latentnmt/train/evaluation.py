@@ -42,10 +42,11 @@ class Dev:
     self._batch_tokens = train.batch_tokens
     x = self._tokenizer.encode(self._sources)
     y = self._tokenizer.encode(self._targets)
-    self._batches = [
-      batch
-      for _, batch in length_batches(x, y, batch_tokens=self._batch_tokens)
-    ]
+    # Two shapes: the terms are quick to compute and slow to compile.
+    batches = length_batches(
+      x, y, batch_tokens=self._batch_tokens, max_shapes=2
+    )
+    self._batches = [batch for _, batch in batches]
     self._progress = functools.partial(progress, desc="dev", leave=False)
     # The same posterior sample each time, so that evaluations compare.
     key = step_key(train.seed, 0, DEV)

@@ -76,7 +76,6 @@ def fit(
   silent = progress is None or not sharding.is_main()
   make_bar = functools.partial(tqdm, disable=True) if silent else progress
   model = build(config.model)
-  programs = Programs(model, config, mesh)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(Checkpoints(run, train.keep_every))
     state, past = checkpoints.restore(_initial(model, train, mesh))
@@ -88,6 +87,7 @@ def fit(
     bar = stack.enter_context(
       make_bar(desc=run.name, total=train.steps, initial=start, unit="step")
     )
+    programs = Programs(model, config, mesh, bar.set_postfix_str)
     loop = _Loop(
       config,
       batch=lambda step: sharding.put(batches[step], mesh),

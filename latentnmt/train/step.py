@@ -151,12 +151,19 @@ class Programs:
     model: to be trained.
     config: of model and training.
     mesh: of the devices.
+    announce: told what is about to be compiled.
 
   Attributes:
     seconds: spent compiling so far; nothing else runs meanwhile.
   """
 
-  def __init__(self, model: nn.Module, config: ExperimentConfig, mesh: Mesh):
+  def __init__(
+    self,
+    model: nn.Module,
+    config: ExperimentConfig,
+    mesh: Mesh,
+    announce: Callable[[str], None] = lambda what: None,
+  ):
     same, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
     self._gradient = jax.jit(
       make_gradient(model, config),
@@ -169,24 +176,25 @@ class Programs:
       out_shardings=same,
       donate_argnums=0,
     )
-    self._compiled, self.seconds = {}, 0.0
+    self._compiled, self._announce, self.seconds = {}, announce, 0.0
 
   def __call__(
     self, state: TrainState, batch: Batch
   ) -> tuple[TrainState, dict[str, Array]]:
     """The next state and the metrics of the step."""
-    shape = batch.x.shape, batch.y.shape
+    shape = f"gradient, x {batch.x.shape}, y {batch.y.shape}"
     gradient, sums = self._program(
       shape, self._gradient, state.params, state.step, batch
     )
     state, values = self._program("update", self._update, state, gradient)
     return state, sums | values
 
-  def _program(self, key, function, *args):
-    if key not in self._compiled:
+  def _program(self, name: str, function, *args):
+    if name not in self._compiled:
+      self._announce(f"compiling {name}")
       # Or the time of the steps before would count as compilation.
       jax.block_until_ready(args)
       start = time.perf_counter()
-      self._compiled[key] = function.lower(*args).compile()
+      self._compiled[name] = function.lower(*args).compile()
       self.seconds += time.perf_counter() - start
-    return self._compiled[key](*args)
+    return self._compiled[name](*args)
