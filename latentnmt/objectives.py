@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from latentnmt.config import TrainConfig
 from latentnmt.types import Array, Terms
 
-_NATS = ("log_py", "log_pz", "log_qz", "kl", "kl_standard", "log_pl")
+_NATS = ("log_py", "kl", "kl_standard", "log_pl")
 
 
 def negative_elbo(

@@ -1,0 +1,320 @@
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from latentnmt import config as cfg
+from latentnmt import decode, distributions, models, testing
+from latentnmt.decode import Beam, Delta, Greedy, parse_method, translate
+from latentnmt.masks import length_mask, masked_sum, token_mask
+from latentnmt.text import Tokenizer
+from latentnmt.types import EOS, PAD, Batch, InputError
+
+KEY = jax.random.key(0)
+VOCAB = 6
+TRANSFORMER = cfg.TransformerConfig(
+  VOCAB, width=16, hidden=24, heads=2, max_length=12
+)
+AUTOREGRESSIVE = cfg.AutoregressiveConfig(TRANSFORMER, 1, 2)
+GAUSS = cfg.LatentConfig(
+  TRANSFORMER, 1, 1, 1, channels=3, prior=cfg.GaussianPriorConfig(1)
+)
+X = jnp.array([[4, 5, 3, 1], [3, 1, 0, 0], [0, 0, 0, 0], [5, 5, 1, 0]])
+ROWS = [0, 1, 3]  # the real ones
+
+
+@functools.cache
+def built(config):
+  """A model, perturbed parameters in which EOS is likely, a jitted `apply`."""
+  model = models.build(config)
+  batch = testing.random_batch(KEY, vocab_size=VOCAB)
+  params = jax.jit(model.init)(KEY, batch, KEY)["params"]
+  params = testing.perturb(params, KEY, 0.5)
+  if config is AUTOREGRESSIVE:
+    bias = params["decoder"]["norm"]["bias"]
+    params["decoder"]["norm"]["bias"] = (
+      bias + 0.3 * params["embedding"]["table"][EOS]
+    )
+  apply = jax.jit(model.apply, static_argnames="method")
+  return model, params, functools.partial(apply, {"params": params})
+
+
+@functools.cache
+def every_sentence(row: int, longest: int):
+  """All sentences of at most so many tokens and log p(y|x) of each.
+
+  Also the largest log-probability of a prefix that goes on after them.
+  """
+  *_, apply = built(AUTOREGRESSIVE)
+  letters = range(EOS + 1, VOCAB)
+
+  def log_prob(sentences):
+    y = np.zeros((len(sentences), longest), np.int32)
+    for i, sentence in enumerate(sentences):
+      y[i, : len(sentence)] = sentence
+    x = jnp.broadcast_to(X[row], (len(sentences), X.shape[1]))
+    return np.asarray(apply(Batch(x, y), KEY).log_py)
+
+  ended = [
+    (*prefix, EOS)
+    for size in range(longest)
+    for prefix in itertools.product(letters, repeat=size)
+  ]
+  going_on = list(itertools.product(letters, repeat=longest))
+  return ended, log_prob(ended), log_prob(going_on).max()
+
+
+def sentence(tokens) -> tuple[int, ...]:
+  return tuple(int(t) for t in tokens if t != PAD)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_wide_beam_finds_the_likeliest_sentence(row):
+  model, params, _ = built(AUTOREGRESSIVE)
+  ended, log_prob, open_end = every_sentence(row, 5)
+  best = int(log_prob.argmax())
+  assert open_end < log_prob[best], "the oracle looks at too short sentences"
+  hypotheses = translate(model, params, X, Beam(64, 0.0))
+  assert sentence(hypotheses.tokens[row, 0]) == ended[best]
+  np.testing.assert_allclose(
+    hypotheses.scores[row, 0], log_prob[best], rtol=1e-4
+  )
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_greedy_takes_the_likeliest_next_token(row):
+  model, params, apply = built(AUTOREGRESSIVE)
+  tokens = sentence(translate(model, params, X, Greedy()).tokens[row, 0])
+  for t in range(len(tokens)):
+    choices = np.zeros((VOCAB - 1, len(tokens)), np.int32)
+    choices[:, :t] = tokens[:t]
+    choices[:, t] = range(1, VOCAB)
+    x = jnp.broadcast_to(X[row], (VOCAB - 1, X.shape[1]))
+    log_prob = apply(Batch(x, jnp.array(choices)), KEY).log_py
+    assert tokens[t] == 1 + int(log_prob.argmax())
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.6])
+def test_a_beam_of_one_is_greedy(penalty):
+  model, params, _ = built(AUTOREGRESSIVE)
+  greedy = translate(model, params, X, Greedy())
+  beam = translate(model, params, X, Beam(1, penalty))
+  np.testing.assert_array_equal(beam.tokens, greedy.tokens)
+
+
+@pytest.mark.parametrize("method", [Greedy(), Beam(), Beam(3, 1.0)])
+def test_scores_are_the_models_log_probabilities(method):
+  """A re-ordered cache gives what a teacher-forced pass gives."""
+  model, params, apply = built(AUTOREGRESSIVE)
+  hypotheses = translate(model, params, X, method)
+  penalty = getattr(method, "length_penalty", 0.0)
+  for n in range(hypotheses.tokens.shape[1]):
+    y = hypotheses.tokens[:, n]
+    length = np.asarray((y != PAD).sum(1))
+    expected = apply(Batch(X, y), KEY).log_py / ((5 + length) / 6) ** penalty
+    np.testing.assert_allclose(hypotheses.scores[:, n], expected, rtol=1e-4)
+    for row in ROWS:
+      assert sentence(y[row])[-1] == EOS
+  assert (np.diff(np.asarray(hypotheses.scores), axis=1) <= 0).all()
+  assert not hypotheses.tokens[2].any() and not hypotheses.scores[2].any()
+
+
+@pytest.mark.parametrize("method", [Beam(), Delta(2, lengths=2)], ids=str)
+def test_a_translation_does_not_depend_on_its_batch(method):
+  model, params, _ = built(
+    AUTOREGRESSIVE if isinstance(method, Beam) else GAUSS
+  )
+  together = translate(model, params, X, method)
+  for row, size in ((0, 4), (1, 2)):
+    alone = translate(model, params, X[row : row + 1, :size], method)
+    width = min(alone.tokens.shape[2], together.tokens.shape[2])
+    np.testing.assert_array_equal(
+      alone.tokens[0, :, :width], together.tokens[row, :, :width]
+    )
+    np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-4)
+
+
+def refine_by_hand(row, length, steps):
+  """Tokens after each refinement of one unpadded sentence, and mask, source."""
+  *_, apply = built(GAUSS)
+  source = apply(X[row : row + 1], method="encode")
+  mask = length_mask(jnp.array([length]), length)
+
+  def read(z):
+    logits = apply(z, mask, source, method="decode").at[..., PAD].set(-1e9)
+    return jnp.argmax(logits, -1)
+
+  history = [read(apply(mask, source, method="center"))]
+  for _ in range(steps):
+    mean, _ = apply(history[-1], mask, source, method="posterior")
+    history.append(read(mean))
+  return history, mask, source
+
+
+def until_eos(y) -> tuple[int, ...]:
+  tokens = [int(t) for t in y[0]]
+  tokens = tokens[: tokens.index(EOS)] if EOS in tokens else tokens
+  return (*tokens, EOS)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 40])
+def test_delta_is_refinement_by_hand(steps):
+  """40 steps stop early, at a fixed point or with the last of them."""
+  model, params, apply = built(GAUSS)
+  hypotheses = translate(model, params, X, Delta(steps))
+  assert hypotheses.tokens.shape[:2] == (4, 1)
+  assert not hypotheses.tokens[2].any()
+  for row in ROWS:
+    source = apply(X[row : row + 1], method="encode")
+    length, _ = model.apply(
+      {"params": params}, source, 1, method="best_lengths"
+    )
+    history, *_ = refine_by_hand(row, int(length[0, 0]), steps)
+    assert sentence(hypotheses.tokens[row, 0]) == until_eos(history[-1])
+
+
+def test_candidates_are_ranked_by_the_bound():
+  model, params, apply = built(GAUSS)
+  hypotheses = translate(model, params, X, Delta(1, lengths=3))
+  for row in ROWS:
+    source = apply(X[row : row + 1], method="encode")
+    lengths, log_pl = model.apply(
+      {"params": params}, source, 3, method="best_lengths"
+    )
+    expected = {}
+    for length, log_p in zip(lengths[0], log_pl[0], strict=True):
+      (_, y), mask, source = refine_by_hand(row, int(length), 1)
+      mean, scale = apply(y, mask, source, method="posterior")
+      log_py, log_pz = apply(mean, y, mask, source, method="log_joint")
+      log_qz = masked_sum(
+        distributions.normal_log_prob(mean, mean, scale), mask
+      )
+      bound = float((log_py + log_pz - log_qz)[0] + log_p)
+      key = until_eos(y)
+      expected[key] = max(bound, expected.get(key, -np.inf))
+    found = {
+      sentence(tokens): float(score)
+      for tokens, score in zip(
+        hypotheses.tokens[row], hypotheses.scores[row], strict=True
+      )
+      if np.isfinite(score)
+    }
+    assert found.keys() == expected.keys()
+    for key, bound in expected.items():
+      assert found[key] == pytest.approx(bound, rel=1e-3)
+
+
+def test_duplicates_go_last():
+  # Temperature next to nothing: all samples of a length are its centre.
+  model, params, _ = built(GAUSS)
+  method = Delta(0, samples=3, temperature=1e-6)
+  hypotheses = translate(model, params, X, method, key=KEY)
+  scores = np.asarray(hypotheses.scores)[ROWS]
+  assert np.isfinite(scores[:, 0]).all() and np.isinf(scores[:, 1:]).all()
+  center = translate(model, params, X, Delta(0))
+  width = center.tokens.shape[2]
+  np.testing.assert_array_equal(
+    hypotheses.tokens[:, 0, :width], center.tokens[:, 0]
+  )
+
+
+def test_samples_differ_at_a_temperature_and_by_key():
+  model, params, _ = built(GAUSS)
+  method = Delta(0, samples=8, temperature=1.0)
+  first = translate(model, params, X, method, key=KEY)
+  again = translate(model, params, X, method, key=KEY)
+  other = translate(model, params, X, method, key=jax.random.key(1))
+  np.testing.assert_array_equal(first.tokens, again.tokens)
+  assert np.isfinite(np.asarray(first.scores)[0]).sum() > 1
+  assert (np.asarray(first.tokens) != np.asarray(other.tokens)).any()
+
+
+def test_a_teacher_ranks_by_its_own_log_probability():
+  model, params, _ = built(GAUSS)
+  teacher, teacher_params, apply = built(AUTOREGRESSIVE)
+  score = decode.teacher_score(teacher, teacher_params)
+  hypotheses = translate(model, params, X, Delta(0, lengths=3), score)
+  for n in range(3):
+    y = hypotheses.tokens[:, n]
+    log_py = np.asarray(apply(Batch(X, y), KEY).log_py)
+    scores = np.asarray(hypotheses.scores)[:, n]
+    kept = np.isfinite(scores)
+    np.testing.assert_allclose(scores[kept], log_py[kept], rtol=1e-4)
+  assert (np.diff(np.asarray(hypotheses.scores)[ROWS], axis=1) <= 0).all()
+
+
+def test_a_length_multiple_is_kept():
+  config = dataclasses.replace(GAUSS, length_multiple=4)
+  model, params, apply = built(config)
+  source = apply(X, method="encode")
+  lengths, _ = model.apply({"params": params}, source, 3, method="best_lengths")
+  assert (np.asarray(lengths) % 4 == 0).all()
+  hypotheses = translate(model, params, X, Delta(1, lengths=3))
+  assert token_mask(hypotheses.tokens[jnp.array(ROWS)]).any(-1).all()
+
+
+METHODS = {
+  "greedy": Greedy(),
+  "beam4": Beam(),
+  "beam10-p1": Beam(10, 1.0),
+  "delta0": Delta(0),
+  "delta1": Delta(),
+  "delta4-l5-s3-t0.5": Delta(4, 5, 3, 0.5),
+  "delta1-t0.25": Delta(1, temperature=0.25),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_names_of_methods_are_read_back(name):
+  assert str(METHODS[name]) == name
+  assert parse_method(name) == METHODS[name]
+
+
+@pytest.mark.parametrize(
+  "name", ["beam", "beam0", "delta", "best", "delta1-s2"]
+)
+def test_what_is_no_method_is_refused(name):
+  with pytest.raises(InputError):
+    parse_method(name)
+
+
+def test_a_method_of_the_other_family_is_refused():
+  model, params, _ = built(GAUSS)
+  with pytest.raises(InputError, match="Latent.*beam4.*delta"):
+    translate(model, params, X, Beam())
+
+
+LINES = ["b a c", "", "a", "c b a b c a b a c a b b c a", "a b"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+  return Tokenizer.train(["a b c"] * 20, 7)
+
+
+def test_lines_come_back_in_their_order(tokenizer):
+  model, params, _ = built(AUTOREGRESSIVE)
+  kwargs = dict(batch_tokens=16, truncate=True)
+  lines = decode.translate_lines(
+    model, params, tokenizer, LINES, Greedy(), **kwargs
+  )
+  seen = []
+  again = decode.translate_lines(
+    model, params, tokenizer, LINES[::-1], Greedy(),
+    progress=lambda batches: seen.extend(batches) or seen, **kwargs,
+  )  # fmt: skip
+  assert len(lines) == len(LINES) and len(seen) >= 1
+  assert again[::-1] == lines
+  assert decode.translate_lines(model, params, tokenizer, [], Greedy()) == []
+
+
+def test_too_long_a_line_is_said_unless_truncation_is_asked(tokenizer):
+  model, params, _ = built(AUTOREGRESSIVE)
+  with pytest.raises(InputError, match=r"1 of 5 .*max_length=12.*line 4"):
+    decode.translate_lines(model, params, tokenizer, LINES, Greedy())
+  rows = decode.encode_lines(model, tokenizer, LINES, truncate=True)
+  assert [len(row) <= 12 and row[-1] == EOS for row in rows] == [True] * 5
