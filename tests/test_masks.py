@@ -24,7 +24,7 @@ def test_worked_example():
 @pytest.mark.parametrize("multiple", [1, 2, 3, 4, 5, 8])
 def test_append_eos_reaches_the_multiple_and_nothing_else(multiple):
   filled = np.asarray(masks.append_eos(Y, multiple))
-  for before, after in zip(np.asarray(Y), filled):
+  for before, after in zip(np.asarray(Y), filled, strict=True):
     length = int((before > 0).sum())
     expected = -(-length // multiple) * multiple
     assert (after > 0).sum() == expected

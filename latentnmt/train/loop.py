@@ -98,6 +98,8 @@ def fit(
       dev=Dev(model, data, train, make_bar),
       checkpoints=checkpoints,
     )
+    if start < train.steps:
+      programs.compile(state, batches.shapes)
     step, past = loop.run(state, past)
   if sharding.is_main():
     reason = "steps" if step == train.steps else "patience"

@@ -4,7 +4,9 @@ The state is data only. The randomness of a step is a pure function of (seed,
 step).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import concurrent.futures
+import os
 import time
 from typing import Any
 
@@ -142,7 +144,7 @@ def make_train_step(
 
 
 class Programs:
-  """`make_train_step` over a mesh, in two programs; a state is used up.
+  """`make_train_step` over a mesh, in compiled programs; a state is used up.
 
   The gradient is compiled for each shape of batch and the update, a third of
   the whole to compile, once.
@@ -151,10 +153,10 @@ class Programs:
     model: to be trained.
     config: of model and training.
     mesh: of the devices.
-    announce: told what is about to be compiled.
+    announce: told how far compilation is.
 
   Attributes:
-    seconds: spent compiling so far; nothing else runs meanwhile.
+    seconds: spent compiling.
   """
 
   def __init__(
@@ -164,10 +166,10 @@ class Programs:
     mesh: Mesh,
     announce: Callable[[str], None] = lambda what: None,
   ):
-    same, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
+    same, self._rows = sharding.replicated(mesh), sharding.by_rows(mesh)
     self._gradient = jax.jit(
       make_gradient(model, config),
-      in_shardings=(same, same, rows),
+      in_shardings=(same, same, self._rows),
       out_shardings=same,
     )
     self._update = jax.jit(
@@ -178,23 +180,37 @@ class Programs:
     )
     self._compiled, self._announce, self.seconds = {}, announce, 0.0
 
+  def compile(
+    self, state: TrainState, shapes: Sequence[tuple[int, int, int]]
+  ) -> None:
+    """Compiles all that batches of the shapes (rows, S, T) need.
+
+    Tracing is Python's and takes turns; compilation runs beside it, on one
+    core a program. Processes that train together compile in the same order.
+    """
+    start = time.perf_counter()
+    threads = 1 if jax.process_count() > 1 else os.cpu_count()
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+      update = self._update.lower(state, state.params)
+      jobs = {"update": pool.submit(update.compile)}
+      for rows, source, target in shapes:
+        batch = Batch(self._tokens(rows, source), self._tokens(rows, target))
+        gradient = self._gradient.lower(state.params, state.step, batch)
+        jobs[source, target] = pool.submit(gradient.compile)
+      for name, job in jobs.items():
+        done = f"{len(self._compiled)} of {len(jobs)} programs"
+        self._announce(f"compiled {done}")
+        self._compiled[name] = job.result()
+    self.seconds += time.perf_counter() - start
+
+  def _tokens(self, rows: int, length: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=self._rows)
+
   def __call__(
     self, state: TrainState, batch: Batch
   ) -> tuple[TrainState, dict[str, Array]]:
     """The next state and the metrics of the step."""
-    shape = f"gradient, x {batch.x.shape}, y {batch.y.shape}"
-    gradient, sums = self._program(
-      shape, self._gradient, state.params, state.step, batch
-    )
-    state, values = self._program("update", self._update, state, gradient)
+    gradient = self._compiled[batch.x.shape[1], batch.y.shape[1]]
+    direction, sums = gradient(state.params, state.step, batch)
+    state, values = self._compiled["update"](state, direction)
     return state, sums | values
-
-  def _program(self, name: str, function, *args):
-    if name not in self._compiled:
-      self._announce(f"compiling {name}")
-      # Or the time of the steps before would count as compilation.
-      jax.block_until_ready(args)
-      start = time.perf_counter()
-      self._compiled[name] = function.lower(*args).compile()
-      self.seconds += time.perf_counter() - start
-    return self._compiled[name](*args)
