@@ -35,6 +35,11 @@ from latentnmt.types import (
   Tokens,
 )
 
+# A shape more costs a compilation, which is worth its saving in padding from
+# about so many lines on.
+_LINES_PER_SHAPE = 150
+_MAX_SHAPES = 8
+
 __all__ = [
   "Beam",
   "Delta",
@@ -117,7 +122,10 @@ def translate_lines(
   """
   x = encode_lines(model, tokenizer, lines, truncate)
   results = [""] * len(lines)
-  batches = data.length_batches(x, batch_tokens=batch_tokens)
+  shapes = min(-(-len(x) // _LINES_PER_SHAPE), _MAX_SHAPES)
+  batches = data.length_batches(
+    x, batch_tokens=batch_tokens, max_shapes=shapes
+  )
   pending = None
   for ids, tokens in progress(batches) if progress else batches:
     hypotheses = translate(model, params, tokens, method, score)
