@@ -100,6 +100,7 @@ def fit(
     )
     if start < train.steps:
       programs.compile(state, batches.shapes)
+      bar.unpause()  # the rate is that of the steps alone
     step, past = loop.run(state, past)
   if sharding.is_main():
     reason = "steps" if step == train.steps else "patience"
