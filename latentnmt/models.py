@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from latentnmt import config as cfg
 from latentnmt import distributions
+from latentnmt.embedding import Embedding
 from latentnmt.masks import (
   append_eos,
   lengths,
@@ -28,7 +29,6 @@ from latentnmt.transformer import (
   Cache,
   DecoderStack,
   Dropout,
-  Embedding,
   EncoderStack,
   Memory,
   WeightNormDense,

@@ -14,13 +14,12 @@ import functools
 
 from flax import linen as nn
 from flax import struct
-import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 from latentnmt import config as cfg
-from latentnmt.types import PAD, Array, Mask, Source, Tokens
+from latentnmt.types import Array, Mask, Source
 
 _dense_init = nn.initializers.xavier_uniform()
 
@@ -79,87 +78,6 @@ class Dropout(nn.Module):
   def __call__(self, x: Array) -> Array:
     drop = nn.Dropout(self.rate, broadcast_dims=self.shared)
     return drop(x, deterministic=not self.has_rng("dropout"))
-
-
-class Embedding(nn.Module):
-  """The one table behind source, target and softmax."""
-
-  config: cfg.TransformerConfig
-
-  def setup(self):
-    c = self.config
-    self.table = self.param(
-      "table", nn.initializers.normal(c.width**-0.5), (c.vocab_size, c.width)
-    )
-
-  def __call__(self, tokens: Tokens) -> Array:
-    """float[B, T, D]: rows scaled by sqrt(D); padding is zero."""
-    rows = self.table[tokens] * np.float32(self.config.width**0.5)
-    return jnp.where((tokens != PAD)[..., None], rows, 0).astype(
-      self.config.dtype
-    )
-
-  def logits(self, states: Array) -> Array:
-    """float32[..., V] from float[..., D]."""
-    return _logits(states, self.table.astype(states.dtype))
-
-  def log_probs(self, states: Array, tokens: Tokens) -> tuple[Array, Array]:
-    """Log-probability of each token, and its mean over the vocabulary.
-
-    Only the normaliser needs all V logits; the token's own logit and the mean
-    logit are one dot product each.
-
-    Args:
-      states: float[B, T, D].
-      tokens: int32[B, T].
-
-    Returns:
-      float32[B, T] and float32[B, T], in nats per token.
-    """
-    normaliser = log_normaliser(states, self.table.astype(states.dtype))
-    states = states.astype(jnp.float32)
-    own = jnp.sum(states * self.table[tokens], axis=-1)
-    mean = jnp.einsum("btd,d->bt", states, jnp.mean(self.table, axis=0))
-    return own - normaliser, mean - normaliser
-
-
-def _logits(states: Array, table: Array) -> Array:
-  return jnp.einsum(
-    "...d,vd->...v", states, table, preferred_element_type=jnp.float32
-  )
-
-
-@jax.custom_vjp
-def log_normaliser(states: Array, table: Array) -> Array:
-  """float32[B, T]: log sum over v of exp(states . table[v]).
-
-  Its gradient reuses the logits of the forward pass: one float32[B, T, V] is
-  kept, not three, and training is a quarter faster on a CPU.
-
-  Args:
-    states: float[B, T, D].
-    table: float[V, D].
-  """
-  return nn.logsumexp(_logits(states, table), axis=-1)
-
-
-def _log_normaliser_forward(states, table):
-  logits = _logits(states, table)
-  normaliser = nn.logsumexp(logits, axis=-1)
-  return normaliser, (states, table, logits, normaliser)
-
-
-def _log_normaliser_backward(residuals, gradient):
-  states, table, logits, normaliser = residuals
-  probs = jnp.exp(logits - normaliser[..., None]) * gradient[..., None]
-  probs = probs.astype(states.dtype)
-  return (
-    jnp.einsum("btv,vd->btd", probs, table),
-    jnp.einsum("btv,btd->vd", probs, states),
-  )
-
-
-log_normaliser.defvjp(_log_normaliser_forward, _log_normaliser_backward)
 
 
 class Attention(nn.Module):

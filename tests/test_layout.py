@@ -10,8 +10,8 @@ ROOT = Path(__file__).parent.parent
 ROWS = [
   "types",
   "config",
-  "masks text distributions metrics sharding zoo",
-  "data transformer",
+  "masks keys text distributions metrics sharding zoo",
+  "data embedding transformer",
   "bijections",
   "priors",
   "models",
@@ -21,7 +21,7 @@ ROWS = [
   "testing __init__",
 ]
 ROW = {name: i for i, names in enumerate(ROWS) for name in names.split()}
-BINARY_IMPORTS = {"common", "recipes"}
+BINARY_IMPORTS = {"common", "recipes", "stages"}
 LAZY = {"matplotlib", "tensorboardX", "tensorflow_datasets"}
 MAX_LINES = 500  # the aim is 400
 

@@ -121,48 +121,6 @@ def test_cached_steps_are_the_full_pass(decoder):
       )
 
 
-def test_log_probs_are_the_log_softmax():
-  embedding = transformer.Embedding(CONFIG)
-  states = jax.random.normal(KEY, (2, 3, 16))
-  tokens = jnp.array([[1, 5, 10], [3, 0, 2]])
-  params = embedding.init(KEY, states, tokens, method="log_probs")
-  logits = embedding.apply(params, states, method="logits")
-  log_softmax = special.log_softmax(np.asarray(logits), axis=-1)
-  own, mean = embedding.apply(params, states, tokens, method="log_probs")
-  expected = np.take_along_axis(log_softmax, tokens[..., None], -1)[..., 0]
-  np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-5)
-  np.testing.assert_allclose(mean, log_softmax.mean(-1), rtol=1e-5, atol=1e-5)
-
-
-def test_the_normalisers_gradient_is_autodiffs():
-  states = jax.random.normal(KEY, (2, 3, 16))
-  table = jax.random.normal(jax.random.key(1), (11, 16))
-  weight = jax.random.normal(jax.random.key(2), (2, 3))
-
-  def ours(states, table):
-    return jnp.sum(weight * transformer.log_normaliser(states, table))
-
-  def plain(states, table):
-    logits = jnp.einsum("btd,vd->btv", states, table)
-    return jnp.sum(weight * jax.nn.logsumexp(logits, axis=-1))
-
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-    jax.grad(ours, argnums=(0, 1))(states, table),
-    jax.grad(plain, argnums=(0, 1))(states, table),
-  )
-
-
-def test_padding_embeds_to_zero():
-  embedding = transformer.Embedding(CONFIG)
-  tokens = jnp.array([[4, 0]])
-  params = embedding.init(KEY, tokens)
-  rows = embedding.apply(params, tokens)
-  table = params["params"]["table"]
-  np.testing.assert_allclose(rows[0, 0], 4 * table[4], rtol=1e-6)
-  assert not np.asarray(rows[0, 1]).any()
-
-
 def test_dropout_needs_an_rng_and_is_shared_along_the_length():
   module = transformer.Dropout(0.5, shared=(-2,))
   x = jnp.ones((2, 6, 8))
