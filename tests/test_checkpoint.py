@@ -109,8 +109,31 @@ def test_progress_counts_evaluations_without_a_strictly_better_one():
   progress = Progress().after(10, 0.0)
   assert progress == Progress(0.0, 10, 0)
   progress = progress.after(20, 0.0).after(30, 0.0)
-  assert progress == Progress(0.0, 10, 2)
+  assert progress == Progress(0.0, 30, 2)
+  assert progress.after(40, -1.0) == Progress(0.0, 30, 3)
   assert progress.after(40, 0.1) == Progress(0.1, 40, 0)
+
+
+def test_of_equal_evaluations_the_last_is_the_best_everywhere(tmp_path):
+  run = checkpoint.create(tmp_path / "run", workers.config(), _Tokenizer())
+  with Checkpoints(run) as checkpoints:
+    _save(checkpoints, {1: 5.0, 2: 7.0, 3: 7.0, 4: 1.0, 5: 1.0, 6: 1.0})
+  with Checkpoints(run) as checkpoints:
+    assert checkpoints.steps() == [3, 5, 6] and checkpoints.best() == 3
+    _, progress = checkpoints.restore(_state(0, 0.0))
+  assert progress == Progress(7.0, 3, 4)
+  assert checkpoint.find_step(run) == 3
+
+
+def test_a_checkpoint_that_is_being_removed_is_not_seen(tmp_path):
+  run = checkpoint.create(tmp_path / "run", workers.config(), _Tokenizer())
+  with Checkpoints(run) as checkpoints:
+    _save(checkpoints, {1: 9.0, 2: 2.0})
+  (run / "checkpoints" / "1" / "metrics" / "metrics").unlink()
+  assert checkpoint.find_step(run) == 2
+  with pytest.raises(InputError, match="no checkpoint of step 1; it has 2"):
+    checkpoint.find_step(run, 1)
+  assert (run / "checkpoints" / "1").is_dir()  # reading tidies nothing up
 
 
 def test_a_run_directory_belongs_to_one_configuration(tmp_path):
@@ -138,6 +161,11 @@ def test_other_directories_are_left_alone(tmp_path):
 def test_what_is_missing_is_said(tmp_path):
   with pytest.raises(InputError, match="not a run directory"):
     checkpoint.load(tmp_path / "none")
+  (tmp_path / "file").write_text("")
+  with pytest.raises(InputError, match="not a run directory"):
+    checkpoint.load(tmp_path / "file")
+  with pytest.raises(InputError, match="cannot be made"):
+    checkpoint.create(tmp_path / "file/run", workers.config(), _Tokenizer())
   run = checkpoint.create(tmp_path / "run", workers.config(), _Tokenizer())
   with pytest.raises(InputError, match="no checkpoint yet; train it first"):
     checkpoint.load(run)
@@ -146,6 +174,9 @@ def test_what_is_missing_is_said(tmp_path):
   with pytest.raises(InputError, match="no checkpoint of step 7; it has 1, 2"):
     checkpoint.load(run, 7)
   assert checkpoint.find_step(run) == 1 and checkpoint.find_step(run, 2) == 2
+  _break(run, 1, "params")
+  with pytest.raises(InputError, match="checkpoints/1 cannot be read"):
+    checkpoint.load(run)
   (run / "config.json").write_text("{")
   with pytest.raises(InputError, match="damaged"):
     checkpoint.read_config(run)
@@ -167,6 +198,8 @@ def test_lines_cut_short_are_left_out_and_others_said(tmp_path):
   with open(path, "a") as file:
     file.write('{"a": ')
   assert checkpoint.read_lines(path) == [{"a": 1}]
+  checkpoint.append_line(path, {"a": 2})
+  assert checkpoint.read_lines(path) == [{"a": 1}, {"a": 2}]
   path.write_text('{"a": \n{"a": 1}\n')
   with pytest.raises(InputError, match="line 1"):
     checkpoint.read_lines(path)

@@ -36,12 +36,14 @@ class Progress:
   evaluations_since: int = 0
 
   def after(self, step: int, bleu: float) -> "Progress":
-    """With one more evaluation; only a strictly better one counts."""
+    """With one more evaluation.
+
+    Of equal ones the last is the best, but only a better one ends the wait.
+    """
     if bleu > self.best:
       return Progress(bleu, step, 0)
-    return dataclasses.replace(
-      self, evaluations_since=self.evaluations_since + 1
-    )
+    best_step = step if bleu == self.best else self.best_step
+    return Progress(self.best, best_step, self.evaluations_since + 1)
 
 
 class Checkpoints:
@@ -54,16 +56,13 @@ class Checkpoints:
   Args:
     run: the run directory.
     keep_every: keep a checkpoint for ever at multiples of this; 0 for none.
-    read_only: neither make the directory nor tidy it up.
 
   Raises:
     InputError: for checkpoints whose metrics cannot be read, if there are no
-      others or `read_only`; else those are removed with a warning.
+      others; else those are removed with a warning.
   """
 
-  def __init__(
-    self, run: str | os.PathLike, keep_every: int = 0, read_only: bool = False
-  ):
+  def __init__(self, run: str | os.PathLike, keep_every: int = 0):
     self._run = pathlib.Path(run)
     policies = [
       _policies.LatestN(2),
@@ -71,8 +70,8 @@ class Checkpoints:
     ]
     if keep_every:
       policies.append(_policies.EveryNSteps(keep_every))
-    folder = (self._run / "checkpoints").resolve()
-    _remove_damaged(folder, read_only)
+    folder = _folder(run)
+    _remove_damaged(folder)
     self._manager = ocp.CheckpointManager(
       folder,
       item_names=("params", "optimizer", "progress"),
@@ -81,9 +80,7 @@ class Checkpoints:
         # best_fn too: without it Orbax does not write the metrics to disk.
         best_fn=_bleu,
         save_decision_policy=_policies.FixedIntervalPolicy(1),
-        cleanup_tmp_directories=not read_only,
-        create=not read_only,
-        read_only=read_only,
+        cleanup_tmp_directories=True,
       ),
     )
 
@@ -102,7 +99,7 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def best(self) -> int | None:
-    """The step with the highest dev BLEU, None before the first."""
+    """The last step of the highest dev BLEU, None before the first."""
     return self._manager.best_step()
 
   def save(self, state: Any, progress: Progress, bleu: float) -> None:
@@ -150,10 +147,9 @@ class Checkpoints:
       return restored
     if unreadable:
       step, error = max(unreadable.items())
-      reason = str(error).strip().partition("\n")[0]
       raise InputError(
-        f"No checkpoint of {self._run} can be read (step {step}: {reason});"
-        " delete its folder 'checkpoints' to start again."
+        f"No checkpoint of {self._run} can be read (step {step}:"
+        f" {_reason(error)}); delete its folder 'checkpoints' to start again."
       ) from error
     return state, Progress()
 
@@ -170,23 +166,35 @@ class Checkpoints:
     state = state.replace(params=items["params"], **items["optimizer"])
     return state, Progress(**items["progress"])
 
-  def restore_params(self, step: int, params: Params) -> Params:
-    """Parameters at a step, with the shapes and shardings of `params`."""
-    restore = ocp.args.StandardRestore(params)
-    args = ocp.args.Composite(params=restore)
-    return self._manager.restore(step, args=args)["params"]
-
   def close(self) -> None:
     """Waits for what is being saved."""
     self._manager.wait_until_finished()
     self._manager.close()
 
 
-def _remove_damaged(folder: pathlib.Path, read_only: bool) -> None:
-  """Removes what would keep Orbax from opening the folder at all."""
+def _folder(run: str | os.PathLike) -> pathlib.Path:
+  return (pathlib.Path(run) / "checkpoints").resolve()
+
+
+def _scores(folder: pathlib.Path) -> dict[int, float | None]:
+  """Dev BLEU of each step saved; None if unreadable or just being removed."""
   steps = [path for path in folder.glob("*") if path.name.isdecimal()]
-  damaged = [path for path in steps if not _has_metrics(path)]
-  if damaged and (read_only or len(damaged) == len(steps)):
+  return {int(path.name): _score(path) for path in steps}
+
+
+def _score(step: pathlib.Path) -> float | None:
+  try:
+    metrics = json.loads((step / "metrics" / "metrics").read_text())
+    return _bleu(metrics)
+  except (OSError, ValueError, KeyError):
+    return None
+
+
+def _remove_damaged(folder: pathlib.Path) -> None:
+  """Removes what would keep Orbax from opening the folder at all."""
+  scores = _scores(folder)
+  damaged = [folder / str(s) for s, bleu in scores.items() if bleu is None]
+  if damaged and len(damaged) == len(scores):
     raise InputError(
       f"The checkpoint {damaged[0]} cannot be read; delete it, or all of"
       " its folder to start again."
@@ -194,13 +202,6 @@ def _remove_damaged(folder: pathlib.Path, read_only: bool) -> None:
   for path in damaged:
     logging.warning("Checkpoint %s cannot be read; removing it.", path)
     shutil.rmtree(path, ignore_errors=True)  # or another process does it
-
-
-def _has_metrics(step: pathlib.Path) -> bool:
-  try:
-    return "bleu" in json.loads((step / "metrics" / "metrics").read_text())
-  except (OSError, ValueError):
-    return False
 
 
 def _bleu(metrics: dict[str, float]) -> float:
@@ -216,33 +217,44 @@ def load(
 ) -> tuple[nn.Module, Params, Tokenizer]:
   """Model, parameters and tokenizer of a run, on the first local device.
 
+  The run may still be training: nothing there is touched.
+
   Args:
     run: the run directory.
-    step: of the checkpoint; None for the best by dev BLEU.
+    step: of the checkpoint; None for the best by dev BLEU, the last of equals.
 
   Raises:
     InputError: if `run` is no run directory or has no such checkpoint (those
-      it has are named).
+      it has are named), or one that cannot be read.
   """
   config = read_config(run)
   step = find_step(run, step)
   model = build(config.model)
-  with Checkpoints(run, read_only=True) as checkpoints:
-    params = checkpoints.restore_params(step, _abstract_params(model))
+  path = _folder(run) / str(step)
+  try:
+    with ocp.StandardCheckpointer() as checkpointer:
+      params = checkpointer.restore(path / "params", _abstract_params(model))
+  except Exception as error:  # Orbax has no class for a damaged file.
+    raise InputError(
+      f"The checkpoint {path} cannot be read, or was removed meanwhile"
+      f" ({_reason(error)}); load again or another step."
+    ) from error
   return model, params, Tokenizer.load(pathlib.Path(run) / "vocab.model")
 
 
+def _reason(error: Exception) -> str:
+  return str(error).strip().partition("\n")[0]
+
+
 def find_step(run: str | os.PathLike, step: int | None = None) -> int:
-  """The step that `load` reads: the one given, else the best by dev BLEU.
+  """The step that `load` reads: the one given, else the best.
 
   Raises:
     InputError: as `load`.
   """
   read_config(run)
-  steps, best = [], None
-  if (pathlib.Path(run) / "checkpoints").is_dir():
-    with Checkpoints(run, read_only=True) as checkpoints:
-      steps, best = checkpoints.steps(), checkpoints.best()
+  scores = _scores(_folder(run))
+  steps = sorted(s for s, bleu in scores.items() if bleu is not None)
   if not steps:
     raise InputError(f"{run} has no checkpoint yet; train it first.")
   if step is not None and step not in steps:
@@ -250,7 +262,9 @@ def find_step(run: str | os.PathLike, step: int | None = None) -> int:
       f"{run} has no checkpoint of step {step}; it has"
       f" {', '.join(map(str, steps))}."
     )
-  return best if step is None else step
+  if step is None:
+    return max(steps, key=lambda s: (scores[s], s))
+  return step
 
 
 def _abstract_params(model: nn.Module) -> Params:

@@ -38,7 +38,10 @@ def create(
       f"{run} exists but is no run directory (it has no config.json); use"
       " another one."
     )
-  run.mkdir(parents=True, exist_ok=True)
+  try:
+    run.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(f"{run} cannot be made: {error.strerror}.") from None
   tokenizer.save(run / "vocab.model")
   # The configuration last: a directory that has one is complete.
   tree = config_lib.to_dict(config)
@@ -60,11 +63,13 @@ def read_config(run: str | os.PathLike) -> ExperimentConfig:
   path = pathlib.Path(run) / "config.json"
   try:
     tree = json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     raise InputError(
       f"{run} is not a run directory (no config.json in it); the train binary"
       " makes one."
     ) from None
+  except OSError as error:
+    raise InputError(f"{path} cannot be read: {error.strerror}.") from None
   except ValueError as error:
     raise InputError(f"{path} is damaged: {error}.") from None
   return config_lib.from_dict(tree)
@@ -133,9 +138,13 @@ def read_results(run: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def append_line(path: pathlib.Path, row: dict[str, Any]) -> None:
-  """Adds one JSON line to a file."""
-  with open(path, "a", encoding="utf-8") as file:
-    file.write(json.dumps(row) + "\n")
+  """Adds one JSON line to a file, in place of a last one cut short."""
+  with open(path, "a+b") as file:
+    file.seek(max(0, file.tell() - 1))
+    if file.read() not in (b"", b"\n"):
+      file.seek(0)
+      file.truncate(file.read().rfind(b"\n") + 1)
+    file.write(json.dumps(row).encode() + b"\n")
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
