@@ -38,6 +38,7 @@ from latentnmt.transformer import (
 from latentnmt.types import (
   Array,
   Batch,
+  InputError,
   Key,
   Latents,
   Mask,
@@ -145,6 +146,8 @@ class LengthPredictor(nn.Module):
 
   Two hidden layers, 2 `bound` + 1 classes. A class that would give no positive
   multiple of `multiple` is impossible.
+
+  Of any 2 `bound` + 1 lengths in a row, two or more must be multiples.
   """
 
   width: int
@@ -177,9 +180,9 @@ class LengthPredictor(nn.Module):
     nearest = jnp.clip(length, lowest, highest)
     index = nearest - lengths(source.mask) + self.bound
     log_prob = jnp.take_along_axis(log_probs, index[:, None], axis=1)[:, 0]
-    return (
-      log_prob + self._tail(length, lowest, highest) if spread else (log_prob)
-    )
+    if not spread:
+      return log_prob
+    return log_prob + self._tail(length, lowest, highest)
 
   def best(self, source: Source, count: int) -> tuple[Array, Nats]:
     """The `count` likeliest lengths, int32[B, count], and log p of each."""
@@ -222,6 +225,10 @@ class LatentTransformer(nn.Module):
     config: sizes.
     prior: any module with the `Prior` contract; by default the one that
       `config.prior` describes.
+
+  Raises:
+    InputError: for a prior of other channels than the configuration's, or
+      too small a `max_length_difference` for `length_multiple`.
   """
 
   config: cfg.LatentConfig
@@ -231,11 +238,32 @@ class LatentTransformer(nn.Module):
     if self.prior is None:
       object.__setattr__(self, "prior", build_prior(self.config))
     super().__post_init__()
+    self._check()
+
+  def _check(self):
+    channels, prior = self.config.channels, self.prior.channels
+    if prior != channels:
+      raise InputError(
+        f"The prior has channels={prior} and the model channels={channels};"
+        " make them equal."
+      )
+    if self.most_lengths < 2:
+      bound, multiple = self.config.max_length_difference, self.length_multiple
+      raise InputError(
+        f"max_length_difference={bound} leaves no choice between target lengths"
+        f" that are multiples of {multiple}; set it to {multiple} or more."
+      )
 
   @property
   def length_multiple(self) -> int:
     """Least common multiple of the configuration's and the prior's."""
     return math.lcm(self.config.length_multiple, self.prior.length_multiple)
+
+  @property
+  def most_lengths(self) -> int:
+    """How many target lengths `best_lengths` can tell apart."""
+    classes = 2 * self.config.max_length_difference + 1
+    return classes // self.length_multiple
 
   def setup(self):
     c = self.config

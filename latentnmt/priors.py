@@ -142,5 +142,6 @@ def _custom(target: str, **fields) -> nn.Module:
     )
   try:
     return getattr(importlib.import_module(module), name)(**fields)
-  except (ImportError, AttributeError, TypeError) as error:
-    raise InputError(f"Cannot build the prior {target!r}: {error}.") from error
+  except (ImportError, AttributeError, TypeError, ValueError) as error:
+    reason = " ".join(str(error).split())
+    raise InputError(f"Cannot build the prior {target!r}: {reason}.") from error

@@ -288,6 +288,12 @@ def test_a_method_of_the_other_family_is_refused():
     translate(model, params, X, Beam())
 
 
+def test_more_lengths_than_the_predictor_knows_are_refused():
+  model, params, _ = built(GAUSS)
+  with pytest.raises(InputError, match="delta1-l99 .* tells 61 apart"):
+    translate(model, params, X, Delta(1, lengths=99))
+
+
 LINES = ["b a c", "", "a", "c b a b c a b a c a b b c a", "a b"]
 
 

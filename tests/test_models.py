@@ -12,7 +12,7 @@ from latentnmt import config as cfg
 from latentnmt import models, testing
 from latentnmt.masks import length_mask
 from latentnmt.priors import StandardNormalPrior
-from latentnmt.types import EOS, Batch, Source
+from latentnmt.types import EOS, Batch, InputError, Source
 
 KEY = jax.random.key(0)
 TRANSFORMER = cfg.TransformerConfig(6, width=16, hidden=24, heads=2)
@@ -160,10 +160,13 @@ def test_appended_eos_count_as_positions_and_not_as_tokens():
   assert terms.num_tokens[0] == 5 and terms.num_positions[0] == 8
 
 
-@pytest.mark.parametrize("multiple", [1, 2, 4])
-@pytest.mark.parametrize("size", [1, 5, 40])
-def test_length_probabilities_sum_to_one(multiple, size):
-  predictor = models.LengthPredictor(8, 30, multiple, gradient=False)
+@pytest.mark.parametrize(
+  "bound, multiple",
+  [(30, 1), (30, 2), (30, 4), (1, 1), (2, 2), (4, 4), (5, 4)],
+)
+@pytest.mark.parametrize("size", [1, 5, 6, 40])
+def test_length_probabilities_sum_to_one(bound, multiple, size):
+  predictor = models.LengthPredictor(8, bound, multiple, gradient=False)
   source = Source(
     jax.random.normal(KEY, (1, 40, 8)), length_mask(jnp.array([size]), 40)
   )
@@ -178,7 +181,7 @@ def test_length_probabilities_sum_to_one(multiple, size):
   log_probs = np.asarray(jax.jit(jax.vmap(log_prob))(lengths))
   assert np.isfinite(log_probs).all()
   assert np.exp(log_probs).sum() == pytest.approx(1, abs=1e-4)
-  best, log_prob_best = predictor.apply(params, source, 3, method="best")
+  best, log_prob_best = predictor.apply(params, source, 2, method="best")
   assert best[0, 0] % multiple == 0 and best[0, 0] >= 1
   index = np.flatnonzero(np.asarray(lengths) == int(best[0, 0]))[0]
   # An end class shares its mass with its tail.
@@ -231,6 +234,22 @@ def test_a_prior_can_be_passed_in():
   np.testing.assert_allclose(
     bound.prior.log_prob(z, mask, source), expected, rtol=1e-5
   )
+
+
+def test_a_prior_of_other_channels_is_refused():
+  with pytest.raises(InputError, match="channels=4 .* channels=3"):
+    models.LatentTransformer(GAUSS, prior=StandardNormalPrior(4))
+
+
+@pytest.mark.parametrize("bound, multiple", [(0, 1), (1, 2), (3, 4), (5, 6)])
+def test_one_target_length_alone_is_no_choice(bound, multiple):
+  config = dataclasses.replace(
+    GAUSS, max_length_difference=bound, length_multiple=multiple
+  )
+  with pytest.raises(InputError, match=f"set it to {multiple} or more"):
+    models.build(config)
+  config = dataclasses.replace(config, max_length_difference=multiple)
+  assert models.build(config).most_lengths >= 2
 
 
 def test_bfloat16_stays_close_and_its_nats_are_float32():

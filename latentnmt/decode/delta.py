@@ -27,6 +27,7 @@ from latentnmt.types import (
   Array,
   Batch,
   Hypotheses,
+  InputError,
   Key,
   Nats,
   Params,
@@ -51,6 +52,11 @@ def delta(
   key: Key,
 ) -> Hypotheses:
   """`lengths` times `samples` candidates for int32[B, S]; see `Delta`."""
+  if method.lengths > model.most_lengths:
+    raise InputError(
+      f"{method} asks for {method.lengths} lengths, and the model's predictor"
+      f" tells {model.most_lengths} apart; ask for fewer."
+    )
   source, length, log_pl = _propose(model, method.lengths, params, x)
   # The one place where the host looks: how long the longest candidate is.
   step = np.lcm(_LENGTH_STEP, model.length_multiple)
