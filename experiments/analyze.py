@@ -141,12 +141,18 @@ def _is_exact(run: Path) -> bool:
 
 
 def data_kinds(study: Path) -> dict[str, str]:
-  """By fingerprint, whether the study's prepared data are raw or distilled."""
+  """By fingerprint, whether the study's prepared data are raw or distilled.
+
+  Those that the distilled ones were made from may be elsewhere.
+  """
   kinds = {}
   for path in study.glob("*/meta.json"):
     meta = json.loads(path.read_text(encoding="utf-8"))
-    distilled = "targets" in meta["made_from"]
-    kinds[meta["fingerprint"]] = "distilled" if distilled else "raw"
+    if targets := meta["made_from"].get("targets"):
+      kinds[meta["fingerprint"]] = "distilled"
+      kinds.setdefault(targets["data"], "raw")
+    else:
+      kinds[meta["fingerprint"]] = "raw"
   return kinds
 
 
@@ -188,10 +194,12 @@ def collect(study: Path, split: str) -> list[dict]:
   rows = []
   for run in run_directories(study):
     config, results = checkpoint.read_config(run), Results(run, split)
+    # What a model is scored on are the references: trained on these, too.
+    scored_on = dict.fromkeys(results.distinct("data"), "raw")
     row = {
       "run": run.name,
       "model": config.preset or type(config.model).__name__,
-      "data": kinds.get(config.data),
+      "data": (scored_on | kinds).get(config.data),
       "parameters": results.find("parameters").get("value"),
       "megabytes": _megabytes(run),
     }
@@ -218,6 +226,8 @@ def _likelihood(results: Results, exact: bool) -> dict:
     "step": found.get("step"),
     "sentences": found.get("sentences"),
     "tokens": found.get("tokens"),
+    "unknown": found.get("unknown"),
+    "truncated": found.get("truncated"),
     "scored_on": found.get("data"),
   }
 
@@ -228,7 +238,7 @@ def _decoding(results: Results, method: str | None) -> dict:
   for name in ("bleu", "chrf"):
     found = results.find(name, method=method)
     row[name] = found.get("value")
-    for field in ("low", "high", "signature"):
+    for field in ("low", "high", "signature", "step", "truncated"):
       row[f"{name}_{field}"] = found.get(field)
   for size in results.distinct("batch_size"):
     found = results.find("sentences_per_second", method=method, batch_size=size)
@@ -288,10 +298,17 @@ def conditions(rows: list[dict], split: str) -> list[str]:
     found = (row.get(field) for row in rows)
     return ", ".join(dict.fromkeys(str(v) for v in found if v))
 
+  remarks = {
+    "unknown": "of the tokens are unknown to the vocabulary: nats and bits/byte"
+    " are then not of the string.",
+    "truncated": "pairs were cut before they were scored.",
+    "bleu_truncated": "sources were cut before they were translated.",
+  }
+  remarks = [f" {values(f)} {text}" for f, text in remarks.items() if values(f)]
   return [
     f"Split {split}: {values('sentences')} sentences, {values('tokens')}"
     f" tokens with EOS (EOS that a model appends is not counted); data"
-    f" {values('scored_on')}.",
+    f" {values('scored_on')}.{''.join(remarks)}",
     f"BLEU: sacreBLEU {values('bleu_signature')}, with the 95 % bootstrap"
     f" interval. chrF: {values('chrf_signature')}.",
     "log p(y given x): nats per token of the corpus, the length paid for;"

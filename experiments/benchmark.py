@@ -68,6 +68,10 @@ def main(argv):
   sizes = _batch_sizes(_BATCH_SIZES.value)
   if (_RUN.value is None) == (_PRESET.value is None):
     raise InputError("Give either --run or --preset.")
+  if _RUN.value:
+    common.refuse(["vocab_size", "length"], "is for --preset")
+  else:
+    common.refuse(["data", "split", "checkpoint"], "is for --run")
   subject = _trained() if _RUN.value else _random()
   rows = [_parameters(subject)]
   for method in methods:

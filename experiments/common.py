@@ -15,6 +15,8 @@ This file imports no JAX: `study`, which only starts other processes, answers
 at once.
 """
 
+from collections.abc import Iterable, Iterator
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -30,7 +32,7 @@ _COMPILATION_CACHE = flags.DEFINE_string(
   "compilation_cache",
   None,
   "Folder in which compiled programs are kept from one process to the next;"
-  " nothing is kept by default.",
+  " by default nothing is kept, but by study, in <out>/compilation_cache.",
 )
 
 
@@ -76,8 +78,27 @@ def set_flag():
   )
 
 
-def run(main) -> None:
+def batch_tokens_flag():
+  """The flag --batch_tokens of what decodes."""
+  return flags.DEFINE_integer(
+    "batch_tokens", 4096, "Sentences times source length of a batch.", 1
+  )
+
+
+def refuse(names: Iterable[str], reason: str) -> None:
+  """Raises InputError if one of these flags was given."""
+  from latentnmt.types import InputError  # imports JAX, which takes seconds
+
+  for name in names:
+    if flags.FLAGS[name].present:
+      raise InputError(f"--{name} {reason}.")
+
+
+def run(main, jax: bool = True) -> None:
   """Runs `main(argv)` under absl; ends the process.
+
+  `jax` says whether this process computes, and so is to have the compilation
+  cache that --compilation_cache asks for.
 
   Bad flags and `InputError` become one line "error: ..." on stderr and exit
   status 2, an interruption exit status 130; any other exception is a defect
@@ -85,7 +106,7 @@ def run(main) -> None:
   """
   for flag in flags.FLAGS.get_flags_for_module(__name__):
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-  app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
+  app.run(lambda argv: _guarded(main, argv, jax), flags_parser=_parse_flags)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -93,18 +114,21 @@ def _parse_flags(argv: list[str]) -> list[str]:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
     fail(str(error))
+  except SystemExit:  # after --help, which absl counts as a failure
+    sys.exit(0)
   if rest[1:]:
     fail(f"Unexpected argument {rest[1]!r}; flags are given as --name=value.")
   return rest
 
 
-def _guarded(main, argv: list[str]) -> None:
+def _guarded(main, argv: list[str], jax: bool) -> None:
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
     # Orbax, which logs to absl's own logger, warns of what is meant so.
     logging.get_absl_logger().setLevel("ERROR")
   try:
-    enable_cache()
+    if jax:
+      enable_cache()
     main(argv)
   except KeyboardInterrupt:
     print("interrupted; run again to continue.", file=sys.stderr)
@@ -121,6 +145,11 @@ def fail(message: str) -> None:
   """Prints one line "error: message" on stderr and exits with status 2."""
   print("error:", " ".join(message.split()), file=sys.stderr)
   sys.exit(2)
+
+
+def compilation_cache() -> str | None:
+  """The value of --compilation_cache."""
+  return _COMPILATION_CACHE.value
 
 
 def enable_cache() -> None:
@@ -186,11 +215,11 @@ class _Lines(tqdm):
     """Bars inside bars take their turns."""
 
   def close(self):
-    """Prints the last status, where it is to stay."""
+    """Prints the last status, where it is to stay and not over too soon."""
     if not self.disable:
       self.disable = True
       self._decr_instances(self)
-      if self.leave:
+      if self.leave and self._time() >= self.start_t + self.delay:
         self.display()
 
 
@@ -207,11 +236,19 @@ def progress(iterable=None, **options) -> tqdm:
 
 
 def read_json(path) -> Any:
-  """Returns the content of a JSON file, or None where there is no file."""
+  """Returns the content of a JSON file, or None where there is no file.
+
+  Raises:
+    InputError: for a file that is no JSON.
+  """
   try:
     return json.loads(Path(path).read_text(encoding="utf-8"))
   except FileNotFoundError:
     return None
+  except ValueError as error:
+    from latentnmt.types import InputError  # imports JAX, which takes seconds
+
+    raise InputError(f"{path} is damaged: {error}; delete it.") from None
 
 
 def write_json(path, value) -> None:
@@ -222,8 +259,18 @@ def write_json(path, value) -> None:
 
 def write_text(path, text: str) -> None:
   """Writes a text file, like `write_json` at once or not at all."""
+  with replacing(path) as partial:
+    partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def replacing(path) -> Iterator[Path]:
+  """Gives a file to write, which then becomes `path`, unless it failed."""
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-  partial.write_text(text, encoding="utf-8", newline="\n")
-  os.replace(partial, path)
+  try:
+    yield partial
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)

@@ -5,7 +5,8 @@ r"""Replaces training targets by a teacher's translations of the sources.
 
 The result is prepared data like the original but for the training targets;
 its meta.json tells what made them. Translations are kept in `<out>.parts/`
-until all are there, so that a process cut off continues where it was.
+until all are there, so that a process cut off continues where it was, with
+the batches it had.
 
 Sources longer than what the teacher was trained on keep their reference:
 training leaves them out anyway.
@@ -32,9 +33,7 @@ _OUT = flags.DEFINE_string(
   "out", None, "Prepared data directory to write.", required=True
 )
 _METHOD = flags.DEFINE_string("method", "beam4", "Decoding method.")
-_BATCH_TOKENS = flags.DEFINE_integer(
-  "batch_tokens", 4096, "Sentences times source length of a batch.", 1
-)
+_BATCH_TOKENS = common.batch_tokens_flag()
 _PART = 4096  # sentences, about, that are written at once
 
 
@@ -45,18 +44,21 @@ def main(argv):
   prepared = data.PreparedData.open(_DATA.value)
   provenance = _provenance(prepared, method)
   out = Path(_OUT.value)
+  folder = out.with_name(out.name + ".parts")
   if _is_finished(out, provenance):
     print(f"{out} is finished.")
+    shutil.rmtree(folder, ignore_errors=True)
     return
-  folder = out.with_name(out.name + ".parts")
-  _claim(folder, provenance)
+  # The parts are the same only if the batches are.
+  _claim(folder, {**provenance, "batch_tokens": _BATCH_TOKENS.value})
   parts = list(_translate(prepared, method, provenance["step"], folder))
   targets = prepared.targets("train")
   for part in parts:
     for i, line in zip(part["ids"], part["lines"], strict=True):
       targets[i] = line.replace("\n", " ")
+  # Said before the data appear: once they do, nothing here is run again.
+  _report(provenance, len(targets), parts)
   data.with_targets(prepared, out, targets, provenance)
-  _report(method, len(targets), parts)
   shutil.rmtree(folder)
 
 
@@ -118,20 +120,24 @@ def _translate(
   ) as bar:
     for number, group in enumerate(_grouped(batches)):
       path = folder / f"{number:05d}.json"
+      ids = [short[i] for rows, _ in group for i in rows[rows >= 0]]
       part = common.read_json(path)
       if part is None:
-        part = {"ids": [], "lines": []}
+        part = {"ids": ids, "lines": []}
         start = time.monotonic()
         for rows, x in group:
           tokens = decode.translate(model, params, x, method).tokens[:, 0]
-          real = np.flatnonzero(rows >= 0)
-          part["ids"] += [short[i] for i in rows[real]]
-          part["lines"] += tokenizer.decode(np.asarray(tokens)[real])
-          bar.update(len(real))
+          part["lines"] += tokenizer.decode(np.asarray(tokens)[rows >= 0])
+          bar.update(int(np.sum(rows >= 0)))
         part["seconds"] = time.monotonic() - start
         common.write_json(path, part)
+      elif sorted(part["ids"]) == sorted(ids):
+        bar.update(len(ids))
       else:
-        bar.update(len(part["ids"]))
+        raise InputError(
+          f"{path} has other sentences than are planned for it now; delete"
+          f" {folder}."
+        )
       yield part
 
 
@@ -148,20 +154,21 @@ def _grouped(batches: list) -> Iterator[list]:
     yield group
 
 
-def _report(method: decode.Method, pairs: int, parts: list[dict]) -> None:
+def _report(provenance: dict, pairs: int, parts: list[dict]) -> None:
   """Says how fast it went, here and in the teacher's results."""
   translated = sum(len(part["ids"]) for part in parts)
   rate = translated / sum(part["seconds"] for part in parts)
   print(
-    f"{translated:,} of {pairs:,} training sources translated by {method},"
-    f" {rate:.1f} sentences/s with compilation; {pairs - translated:,} too"
-    " long ones keep their reference."
+    f"{translated:,} of {pairs:,} training sources translated by"
+    f" {provenance['method']}, {rate:.1f} sentences/s with compilation;"
+    f" {pairs - translated:,} too long ones keep their reference."
   )
   row = {
     "metric": "sentences_per_second",
     "value": rate,
     "split": "train",
-    "method": str(method),
+    "method": provenance["method"],
+    "step": provenance["step"],
     "device": common.device_description(),
   }
   checkpoint.append_result(_RUN.value, row)

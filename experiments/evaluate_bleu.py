@@ -4,8 +4,8 @@
     --run=runs/quickstart/teacher --run=runs/quickstart/gauss-raw
 
 Every hypotheses/<split>.<method>.txt of a run gives two rows of its
-results.jsonl, metrics "bleu" and "chrf", with sacreBLEU's signature and the
-ends of the 95 % bootstrap interval, "low" and "high".
+results.jsonl, metrics "bleu" and "chrf", with sacreBLEU's signature, the ends
+of the 95 % bootstrap interval, "low" and "high", and the checkpoint's "step".
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _RUNS = flags.DEFINE_multi_string(
 )
 _DATA = common.data_flag()
 _RESAMPLES = flags.DEFINE_integer(
-  "resamples", 1000, "Bootstrap resamples for the interval; 0 for none."
+  "resamples", 1000, "Bootstrap resamples for the interval; 0 for none.", 0
 )
 
 _MEASURES = {"bleu": metrics.bleu, "chrf": metrics.chrf}
@@ -42,6 +42,27 @@ def hypotheses(run: str) -> list[tuple[str, str, Path]]:
   return [(*name, file) for name, file in zip(names, files, strict=True)]
 
 
+def about(file: Path, fingerprint: str) -> dict:
+  """What `translate` wrote about a file: step, data, truncated.
+
+  Raises:
+    InputError: if it wrote nothing, or translated data of another fingerprint.
+  """
+  found = common.read_json(file.with_suffix(".json"))
+  if found is None:
+    raise InputError(
+      f"{file} has no .json beside it that tells its checkpoint; translate"
+      " again, or remove it."
+    )
+  if found["data"] != fingerprint:
+    raise InputError(
+      f"{file} translates other data ({found['data']}) than"
+      f" --data={_DATA.value} ({fingerprint}); translate that, or give the"
+      " other as --data."
+    )
+  return found
+
+
 def scores(
   lines: list[str], references: list[str], resamples: int
 ) -> list[dict]:
@@ -58,15 +79,20 @@ def main(argv):
   del argv
   data = PreparedData.open(_DATA.value)
   files = [(run, *found) for run in _RUNS.value for found in hypotheses(run)]
-  for run, split, method, file in common.progress(files, desc="bleu"):
+  abouts = [about(file, data.fingerprint) for *_, file in files]
+  # All are scored before any score is written: one may be found wanting.
+  found = []
+  bar = common.progress(files, desc="bleu")
+  for (run, split, method, file), told in zip(bar, abouts, strict=True):
     try:
-      found = scores(read_lines(file), data.targets(split), _RESAMPLES.value)
+      rows = scores(read_lines(file), data.targets(split), _RESAMPLES.value)
     except InputError as error:
       raise InputError(f"{file}: {error}") from None
-    for row in found:
-      row |= {"split": split, "method": method, "data": data.fingerprint}
-      checkpoint.append_result(run, row)
-      print(f"{file}: {row['metric']} {row['value']:.2f}")
+    told |= {"split": split, "method": method}
+    found += [(run, file, row | told) for row in rows]
+  for run, file, row in found:
+    checkpoint.append_result(run, row)
+    print(f"{file}: {row['metric']} {row['value']:.2f}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ reconstruction and lee2020 (latent models):
 Tokens are counted up to and including EOS, without any EOS that the model
 appends; bits_per_byte is per UTF-8 byte of the references. K, the effective
 sample size and the standard error (of sampling z, in nats per token) stand in
-the rows of iwae.
+the rows of iwae. "unknown" tokens of the references make nats and bits/byte
+those of their pieces, not of the string.
 """
 
 from pathlib import Path
@@ -32,6 +33,7 @@ from experiments import common
 from latentnmt import checkpoint, likelihood, metrics
 from latentnmt.config import AutoregressiveConfig
 from latentnmt.data import PreparedData
+from latentnmt.text import UNK
 from latentnmt.types import Estimate
 
 _RUN = common.run_flag()
@@ -39,10 +41,10 @@ _CHECKPOINT = common.checkpoint_flag()
 _DATA = common.data_flag()
 _SPLIT = common.split_flag()
 _SAMPLES = flags.DEFINE_integer(
-  "samples", 1000, "K, samples of the posterior for each sentence."
+  "samples", 1000, "K, samples of the posterior for each sentence.", 1
 )
 _CHUNK = flags.DEFINE_integer(
-  "chunk", None, "Samples computed at a time; by default what fits memory."
+  "chunk", None, "Samples computed at a time; by default what fits memory.", 1
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
 _TRUNCATE = flags.DEFINE_bool(
@@ -142,25 +144,23 @@ def differences(
   return result
 
 
-def lengths(tokenizer, lines: list[str]) -> np.ndarray:
-  """int[n]: tokens of each line, with EOS."""
-  return np.array([len(ids) for ids in tokenizer.encode(lines)])
-
-
-def counts(model, estimate: Estimate, x, y) -> dict:
+def counts(model, estimate: Estimate, source: list, target: list) -> dict:
   """What was scored, and what of it was out of the ordinary.
 
   Args:
     model: that scored.
     estimate: of n sentences.
-    x: int[n], tokens of the sources.
-    y: int[n], tokens of the targets.
+    source: n lists of ids, with EOS, before any are cut.
+    target: n lists of ids.
   """
+  x, y = (np.array([len(ids) for ids in side]) for side in (source, target))
+  unknown = sum(ids.count(UNK) for ids in target)
   limit = model.config.transformer.max_length
   row = {
     "sentences": len(y),
     "tokens": int(np.sum(estimate.num_tokens, dtype=np.float64)),
     "positions": int(np.sum(estimate.num_positions, dtype=np.float64)),
+    "unknown": unknown,
     "truncated": int(np.sum((x > limit) | (y > limit))),
   }
   if not isinstance(model.config, AutoregressiveConfig):
@@ -168,6 +168,24 @@ def counts(model, estimate: Estimate, x, y) -> dict:
     difference = np.abs(estimate.num_positions - np.minimum(x, limit))
     row["beyond_length_classes"] = int(np.sum(difference > bound))
   return row
+
+
+def warn(counted: dict, limit: int) -> None:
+  """Says on stderr what of the corpus the figures are not of."""
+  lines = []
+  if counted["truncated"]:
+    lines.append(
+      f"{counted['truncated']:,} of {counted['sentences']:,} pairs were cut to"
+      f" {limit} tokens a side."
+    )
+  if counted["unknown"]:
+    lines.append(
+      f"{counted['unknown']:,} of {counted['tokens']:,} tokens of the"
+      " references are unknown to the vocabulary: which characters they stand"
+      " for is paid for neither in nats nor in bits/byte."
+    )
+  for line in lines:
+    print(line, file=sys.stderr)
 
 
 def show(found: list[dict]) -> None:
@@ -203,12 +221,11 @@ def main(argv):
     truncate=_TRUNCATE.value,
   )
   exact = isinstance(model.config, AutoregressiveConfig)
-  x, y = lengths(tokenizer, sources), lengths(tokenizer, targets)
+  x, y = tokenizer.encode(sources), tokenizer.encode(targets)
   counted = counts(model, estimate, x, y)
-  if counted["truncated"]:
-    print(f"{counted['truncated']} sentences were cut.", file=sys.stderr)
-  cut = bool(np.any(y > model.config.transformer.max_length))
-  found = rows(estimate, targets, exact, cut)
+  limit = model.config.transformer.max_length
+  warn(counted, limit)
+  found = rows(estimate, targets, exact, cut=max(map(len, y)) > limit)
   truth = prepared.log_probs(split)
   if truth is not None and not counted["truncated"]:
     found += differences(estimate, truth, exact)
@@ -221,9 +238,11 @@ def main(argv):
     **counted,
   }
   found = [row | conditions for row in found]
-  path = Path(run) / "likelihood" / f"{split}.{step}.npz"
-  path.parent.mkdir(exist_ok=True)
-  np.savez(path, **vars(estimate), samples=_SAMPLES.value, seed=_SEED.value)
+  with common.replacing(
+    Path(run) / "likelihood" / f"{split}.{step}.npz"
+  ) as partial:
+    with open(partial, "wb") as file:  # savez adds .npz to a mere name
+      np.savez(file, **vars(estimate), samples=_SAMPLES.value, seed=_SEED.value)
   for row in found:
     checkpoint.append_result(run, row)
   show(found)

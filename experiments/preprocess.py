@@ -46,7 +46,7 @@ _SIZES = flags.DEFINE_list(
   "sizes", ["20000", "500", "1000"], "grammar: pairs of train, dev and test."
 )
 _SEED = flags.DEFINE_integer(
-  "seed", 0, "grammar: of the draw; .tsv: of the split."
+  "seed", 0, "grammar: of the draw; .tsv: of the split.", 0
 )
 _OUT = flags.DEFINE_string("out", None, "Directory to write.", required=True)
 
@@ -54,6 +54,8 @@ _OUT = flags.DEFINE_string("out", None, "Directory to write.", required=True)
 def main(argv):
   """Reads the corpus that the flags name, prepares it, says what is there."""
   del argv
+  if _VOCABULARY.value:
+    common.refuse(["vocab_size"], "is that of --vocabulary; leave it out")
   corpus = _corpus()
   lines = sum(2 * len(sources) for sources, _ in corpus.splits.values())
   tokenizer = _VOCABULARY.value and text.Tokenizer.load(_VOCABULARY.value)
@@ -71,23 +73,51 @@ def main(argv):
   report(prepared)
 
 
+# Flags on how to read a corpus, and which corpora take them.
+_TAKEN_BY = {
+  "languages": ("a folder", "a .tsv file", "files"),
+  "sizes": ("grammar",),
+  "seed": ("grammar", "a .tsv file"),
+  "target": ("files",),
+}
+
+
 def _corpus() -> data.Corpus:
+  kind = _kind()
+  for flag, kinds in _TAKEN_BY.items():
+    if kind not in kinds:
+      remedy = "; --swap turns de-en around" if flag == "languages" else ""
+      common.refuse([flag], f"does not apply to {kind}{remedy}")
   if len(_LANGUAGES.value) != 2:
     raise InputError("--languages: give two, for example de,en.")
   source, target = _LANGUAGES.value
+  match kind:
+    case "files":
+      return _files(source, target)
+    case "embedded":
+      return data.embedded()
+    case "grammar":
+      return data.grammar(_sizes(), _SEED.value)
+    case "a folder":
+      return data.read_parallel_folder(_CORPUS.value, source, target)
+  return data.read_manythings(
+    _CORPUS.value, _SEED.value, languages=(source, target)
+  )
+
+
+def _kind() -> str:
+  """What the corpus is: embedded, grammar, a folder, a .tsv file or files."""
   if (_CORPUS.value is None) == (_SOURCE.value is None):
     raise InputError("Give either --corpus or --source and --target.")
   if _SOURCE.value is not None:
-    return _files(source, target)
-  if _CORPUS.value == "embedded":
-    return data.embedded()
-  if _CORPUS.value == "grammar":
-    return data.grammar(_sizes(), _SEED.value)
+    return "files"
+  if _CORPUS.value in ("embedded", "grammar"):
+    return _CORPUS.value
   path = Path(_CORPUS.value)
   if path.is_dir():
-    return data.read_parallel_folder(path, source, target)
+    return "a folder"
   if ".tsv" in path.suffixes or path.is_file():
-    return data.read_manythings(path, _SEED.value, languages=(source, target))
+    return "a .tsv file"
   raise InputError(
     f"--corpus={path}: neither a folder nor a file; the corpora that come with"
     " the package are embedded and grammar."
@@ -107,10 +137,10 @@ def _files(source: str, target: str) -> data.Corpus:
 
 
 def _sizes() -> tuple[int, int, int]:
-  try:
-    train, dev, test = map(int, _SIZES.value)
-  except ValueError:
-    raise InputError("--sizes: give three numbers, train,dev,test.") from None
+  sizes = _SIZES.value
+  if len(sizes) != 3 or not all(n.isdecimal() and int(n) for n in sizes):
+    raise InputError("--sizes: give train,dev,test, three numbers above 0.")
+  train, dev, test = map(int, sizes)
   return train, dev, test
 
 

@@ -132,13 +132,13 @@ _EMBEDDED = dataclasses.replace(
   runs={
     "teacher": _longer(_TEACHER, 800, 4),
     **_raw_and_distilled(
-      "gauss", _longer(_GAUSS, 1000, 4, "train.kl_ramp=400")
+      "gauss", _longer(_GAUSS, 800, 4, "train.kl_ramp=400")
     ),
   },
   seconds={
     **_QUICKSTART.seconds,
     "train teacher": 450,
-    "train": 540,
+    "train": 430,
     "likelihood": 60,
   },
   expected=(

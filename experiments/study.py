@@ -5,14 +5,14 @@
 Each stage is a process of its own, one of the other binaries. A stage that is
 finished is skipped: `study.json` in the study's folder records its command,
 and its outputs are there. One that was cut off is run again, and continues
-where its binary can. Everything is in `<out>/<study>/`:
+where its binary can. Compiled programs are shared by the studies in `<out>`,
+everything else is in `<out>/<study>/`:
 
   study.json  data/  data-distilled/  <run>/...  report.md  report.csv
 """
 
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import fcntl
 from pathlib import Path
 import shlex
@@ -26,9 +26,15 @@ from absl import flags
 
 from experiments import common
 from experiments.recipes import RECIPES, Recipe
+from experiments.stages import Stage, Study, check_lengths
 
 _RECIPE = flags.DEFINE_enum(
-  "recipe", None, list(RECIPES), "What to run.", required=True
+  "recipe",
+  None,
+  list(RECIPES),
+  "What to run:\n"
+  + "\n".join(f"{name}: {recipe.summary}" for name, recipe in RECIPES.items()),
+  required=True,
 )
 _OUT = flags.DEFINE_string("out", "runs", "Folder of all studies.")
 _STUDY = flags.DEFINE_string(
@@ -38,184 +44,10 @@ _DATA = common.data_flag(
   "Prepared data directory, instead of the recipe's own corpus.",
   required=False,
 )
+_TRUNCATE = flags.DEFINE_bool(
+  "truncate", False, "Cut test sentences that are longer than a model takes."
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only show the stages.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-  """One process of a study.
-
-  Attributes:
-    name: unique in the study.
-    command: name of a binary, then its flags.
-    inputs: files that the user or an earlier stage wrote.
-    outputs: files that are there when the stage is finished.
-    seconds: how long it is expected to take.
-  """
-
-  name: str
-  command: tuple[str, ...]
-  inputs: tuple[Path, ...]
-  outputs: tuple[Path, ...]
-  seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-  """A recipe in a folder.
-
-  Attributes:
-    recipe: what to do.
-    folder: where everything goes.
-    data: prepared data of the user's own; None for the recipe's corpus.
-  """
-
-  recipe: Recipe
-  folder: Path
-  data: Path | None = None
-
-  def stages(self) -> list[Stage]:
-    """All stages, in the order in which they run."""
-    runs = self.recipe.runs
-    stages = [] if self.data else [self._preprocess()]
-    for name, run in runs.items():
-      if run.distilled and not any(s.name == "distill" for s in stages):
-        stages.append(self._distill())
-      stages.append(self._train(name))
-    stages += [self._translate(name) for name in runs]
-    stages.append(self._bleu())
-    stages += [self._likelihood(name) for name in runs]
-    stages += [self._benchmark(name) for name in runs]
-    return [*stages, self._analyze()]
-
-  @property
-  def _raw(self) -> Path:
-    return self.data or self.folder / "data"
-
-  @property
-  def _distilled(self) -> Path:
-    return self.folder / "data-distilled"
-
-  def _trained(self, name: str) -> Path:
-    return self.folder / name / "finished.json"
-
-  def _hypotheses(self, name: str) -> list[Path]:
-    folder = self.folder / name / "hypotheses"
-    methods = self.recipe.runs[name].methods
-    return [folder / f"test.{method}.txt" for method in methods]
-
-  def _results(self) -> list[Path]:
-    return [self.folder / name / "results.jsonl" for name in self.recipe.runs]
-
-  def _stage(self, name, binary, *, inputs, outputs, **options) -> Stage:
-    return Stage(
-      name=name,
-      command=(binary, *_as_flags(options)),
-      inputs=tuple(inputs),
-      outputs=tuple(outputs),
-      seconds=self.recipe.stage_seconds(name),
-    )
-
-  def _preprocess(self) -> Stage:
-    return self._stage(
-      "preprocess",
-      "preprocess",
-      inputs=[],
-      outputs=[self._raw / "meta.json"],
-      corpus=self.recipe.corpus,
-      out=self._raw,
-      vocab_size=self.recipe.vocab_size,
-      **self.recipe.prepare,
-    )
-
-  def _train(self, name: str) -> Stage:
-    run = self.recipe.runs[name]
-    data = self._distilled if run.distilled else self._raw
-    return self._stage(
-      f"train {name}",
-      "train",
-      inputs=[data / "meta.json"],
-      outputs=[self._trained(name)],
-      run=self.folder / name,
-      data=data,
-      preset=run.preset,
-      set=run.settings,
-    )
-
-  def _distill(self) -> Stage:
-    return self._stage(
-      "distill",
-      "distill",
-      inputs=[self._raw / "meta.json", self._trained("teacher")],
-      outputs=[self._distilled / "meta.json"],
-      run=self.folder / "teacher",
-      data=self._raw,
-      out=self._distilled,
-      method=self.recipe.distill,
-    )
-
-  def _translate(self, name: str) -> Stage:
-    return self._stage(
-      f"translate {name}",
-      "translate",
-      inputs=[self._raw / "meta.json", self._trained(name)],
-      outputs=self._hypotheses(name),
-      run=self.folder / name,
-      data=self._raw,
-      methods=",".join(self.recipe.runs[name].methods),
-    )
-
-  def _bleu(self) -> Stage:
-    runs = self.recipe.runs
-    return self._stage(
-      "bleu",
-      "evaluate_bleu",
-      inputs=[file for name in runs for file in self._hypotheses(name)],
-      outputs=self._results(),
-      run=tuple(self.folder / name for name in runs),
-      data=self._raw,
-    )
-
-  def _likelihood(self, name: str) -> Stage:
-    return self._stage(
-      f"likelihood {name}",
-      "evaluate_likelihood",
-      inputs=[self._raw / "meta.json", self._trained(name)],
-      outputs=[self.folder / name / "results.jsonl"],
-      run=self.folder / name,
-      data=self._raw,
-      samples=self.recipe.samples,
-    )
-
-  def _benchmark(self, name: str) -> Stage:
-    return self._stage(
-      f"benchmark {name}",
-      "benchmark",
-      inputs=[self._raw / "meta.json", self._trained(name)],
-      outputs=[self.folder / name / "results.jsonl"],
-      run=self.folder / name,
-      data=self._raw,
-      methods=",".join(self.recipe.runs[name].methods),
-      batch_sizes=",".join(map(str, self.recipe.batch_sizes)),
-    )
-
-  def _analyze(self) -> Stage:
-    return self._stage(
-      "analyze",
-      "analyze",
-      inputs=self._results(),
-      outputs=[self.folder / "report.md", self.folder / "report.csv"],
-      study=self.folder,
-    )
-
-
-def _as_flags(options: dict) -> list[str]:
-  """{"a": 1, "b": (2, 3)} as --a=1 --b=2 --b=3."""
-  arguments = []
-  for name, value in options.items():
-    values = value if isinstance(value, tuple) else (value,)
-    arguments += [f"--{name}={v}" for v in values]
-  return arguments
 
 
 class Record:
@@ -357,6 +189,15 @@ def _end(process: subprocess.Popen) -> None:
   process.wait()
 
 
+def summary(name: str, recipe: Recipe, stages: list[Stage]) -> str:
+  """What a recipe does, how long it takes and what is to be expected."""
+  seconds = sum(stage.seconds for stage in stages)
+  return (
+    f"{name}: {recipe.summary} About {_clock(seconds)} on two cores in all;"
+    f" expected: {recipe.expected}."
+  )
+
+
 def show(stages: list[Stage], record: Record) -> None:
   """Prints every stage: state, expected time, command, inputs, outputs."""
   for number, stage in enumerate(stages, 1):
@@ -367,7 +208,6 @@ def show(stages: list[Stage], record: Record) -> None:
     print(f"  python -m experiments.{binary} {shlex.join(arguments)}")
     print("  reads ", *(stage.inputs or ["nothing"]))
     print("  writes", *stage.outputs)
-  print(f"about {_clock(sum(s.seconds for s in stages))} in all")
 
 
 def main(argv):
@@ -378,8 +218,11 @@ def main(argv):
   data = Path(_DATA.value).resolve() if _DATA.value else None
   if data and not (data / "meta.json").exists():
     common.fail(f"{data} is no prepared data; the preprocess binary makes it.")
-  stages = Study(recipe, folder, data).stages()
+  if data:
+    check_lengths(recipe, data, _TRUNCATE.value)
+  stages = Study(recipe, folder, data, _TRUNCATE.value).stages()
   if _DRY_RUN.value:
+    print(summary(_RECIPE.value, recipe, stages))
     show(stages, Record(folder))
     return
   signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -387,7 +230,9 @@ def main(argv):
     record = Record(folder)
     record.check(stages)
     had_table = record.finished(stages[-1])
-    cache = folder.parent / "compilation_cache"
+    if not all(map(record.finished, stages)):
+      _say(summary(_RECIPE.value, recipe, stages))
+    cache = common.compilation_cache() or folder.parent / "compilation_cache"
     run_all(stages, record, lambda c: start_process(c, cache, lock))
   if had_table:
     print((folder / "report.md").read_text(encoding="utf-8"))
@@ -396,4 +241,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  common.run(main)
+  common.run(main, jax=False)

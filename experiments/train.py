@@ -59,6 +59,8 @@ def main(argv):
     sharding.initialize(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
+  else:
+    common.refuse(["num_processes", "process_id"], "needs --coordinator")
   data = PreparedData.open(_DATA.value)
   config = experiment_config(
     _PRESET.value, data.tokenizer.vocab_size, _PRIOR.value, _SET.value

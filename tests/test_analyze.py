@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -111,7 +112,8 @@ def _bleu(method, value):
 @pytest.fixture
 def study(tmp_path):
   study = tmp_path / "quick"
-  for name, made_from in ("data", {}), ("data-distilled", {"targets": "beam4"}):
+  distilled = {"targets": {"data": "data", "method": "beam4"}}
+  for name, made_from in ("data", {}), ("data-distilled", distilled):
     (study / name).mkdir(parents=True)
     meta = {"fingerprint": name, "made_from": made_from}
     (study / name / "meta.json").write_text(json.dumps(meta))
@@ -183,6 +185,37 @@ def test_report_states_its_conditions(study):
   ):
     assert words in text
   assert "known log p" not in text
+
+
+def test_raw_data_may_be_elsewhere(study):
+  shutil.rmtree(study / "data")
+  rows = analyze.collect(study, "test")
+  assert [row["data"] for row in rows] == ["raw", "distilled", "distilled"]
+  shutil.rmtree(study / "data-distilled")
+  row = {"metric": "bleu", "method": "beam4", "value": 1.0, "data": "data"}
+  checkpoint.append_result(study / "teacher", {"split": "test"} | row)
+  rows = analyze.collect(study, "test")
+  assert [row["data"] for row in rows] == ["raw", None, None]
+
+
+def test_translations_of_the_best_checkpoint_count(study):
+  for step, value in (200, 15.0), (400, 16.0):
+    row = {"split": "test", "step": step} | _bleu("delta1", value)
+    checkpoint.append_result(study / "gauss", row)
+  *_, row = analyze.collect(study, "test")
+  assert (row["bleu"], row["bleu_step"]) == (15.0, 200)
+
+
+def test_unknown_tokens_are_a_condition(study):
+  row = _nats("iwae", -2.25, 200, split="test", unknown=7, truncated=0)
+  checkpoint.append_result(study / "gauss", row)
+  text = "\n".join(analyze.conditions(analyze.collect(study, "test"), "test"))
+  assert "7 of the tokens are unknown to the vocabulary" in text
+  assert "cut before" not in text
+  row = {"split": "test", "truncated": 3} | _bleu("delta1", 15.0)
+  checkpoint.append_result(study / "gauss", row)
+  text = "\n".join(analyze.conditions(analyze.collect(study, "test"), "test"))
+  assert "3 sources were cut before they were translated" in text
 
 
 def test_truth_gives_a_second_table(study):

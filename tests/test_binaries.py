@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,20 +45,22 @@ def start(folder):
   )
 
 
-def kill_in(folder, stage):
-  """Runs the study and kills it, with its processes, in a stage."""
-  with start(folder) as process:
-    for line in process.stderr:
-      if line.startswith("[") and f" {stage}:" in line:
-        break
-    time.sleep(3)
-    os.killpg(process.pid, signal.SIGKILL)
+def kill_once(process, happened):
+  """Kills a process, with those it started, once something has happened."""
+  while not happened():
+    assert process.poll() is None, process.stderr.read()
+    time.sleep(0.02)
+  os.killpg(process.pid, signal.SIGKILL)
+  process.communicate()
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory, binary):
   folder = tmp_path_factory.mktemp("runs") / "tiny"
-  kill_in(folder, "train teacher")
+  # A step of the first model was taken, and none is saved yet.
+  steps = folder / "teacher" / "metrics.jsonl"
+  kill_once(start(folder), lambda: steps.exists() and steps.read_text())
+  assert not (folder / "teacher" / "finished.json").exists()
   ran = []
 
   def start(command):
@@ -177,15 +180,83 @@ def test_distillation_takes_what_an_earlier_process_translated(
   count = len(finished.sources("train"))
   parts = tmp_path / "new.parts"
   parts.mkdir()
-  made_from = finished.meta["made_from"]["targets"]
+  made_from = finished.meta["made_from"]["targets"] | {"batch_tokens": 4096}
   (parts / "made_from.json").write_text(json.dumps(made_from))
   lines = [f"sentence {i}" for i in range(count)]
   part = {"ids": list(range(count)), "lines": lines, "seconds": 1.0}
+  (parts / "00000.json").write_text(json.dumps(part | {"ids": [0, 2, 9]}))
+  arguments = "distill", *tiny.flags(), f"--out={tmp_path / 'new'}"
+  other_batches = binary(*arguments, "--batch_tokens=64")
+  assert other_batches.status == 2
+  assert "batch_tokens: 4096 -> 64" in other_batches.stderr
+  other_plan = binary(*arguments)
+  assert other_plan.status == 2
+  assert f"other sentences than are planned for it now; delete {parts}" in (
+    other_plan.stderr
+  )
   (parts / "00000.json").write_text(json.dumps(part))
-  result = binary("distill", *tiny.flags(), f"--out={tmp_path / 'new'}")
+  result = binary(*arguments)
   assert result.status == 0, result.stderr
   assert data.PreparedData.open(tmp_path / "new").targets("train") == lines
   assert not parts.exists()
+
+
+def test_distillation_killed_in_the_middle_continues(tiny, tmp_path, binary):
+  vocabulary = data.PreparedData.open(tiny.folder / "data").tokenizer
+  corpus = data.grammar((40, 1, 1), 5)
+  raw = data.prepare(corpus, tmp_path / "raw", tokenizer=vocabulary)
+  run, _ = tiny.flags()
+  flags = [run, f"--data={raw.path}", "--batch_tokens=64", "--method=greedy"]
+  code = "from experiments import common, distill; distill._PART = 1;"
+  command = [sys.executable, "-c", f"{code} common.run(distill.main)", *flags]
+  out, parts = tmp_path / "new", tmp_path / "new.parts"
+  pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  process = subprocess.Popen(
+    [*command, f"--out={out}"], start_new_session=True, **pipes
+  )
+  kill_once(process, (parts / "00000.json").exists)
+  assert not out.exists() and not list(parts.glob("00003*"))
+  shutil.copytree(parts, tmp_path / "copy")
+  subprocess.run([*command, f"--out={out}"], check=True, **pipes)
+  assert not parts.exists()
+  whole = binary("distill", *flags, f"--out={tmp_path / 'whole'}")
+  assert whole.status == 0, whole.stderr
+  new, old = (data.PreparedData.open(tmp_path / n) for n in ("new", "whole"))
+  assert new.targets("train") == old.targets("train")
+  # Killed after the data were there, but before the parts were gone.
+  shutil.copytree(tmp_path / "copy", parts)
+  again = binary("distill", *flags, f"--out={out}")
+  assert "is finished" in again.stdout and not parts.exists()
+
+
+def test_speed_of_distillation_is_a_result(tiny):
+  rows = checkpoint.read_results(tiny.folder / "teacher")
+  (row,) = [r for r in rows if r["split"] == "train" and r["method"] == "beam4"]
+  assert row["metric"] == "sentences_per_second" and row["value"] > 0
+  assert row["step"] == checkpoint.find_step(tiny.folder / "teacher")
+
+
+# A prior of one's own.
+
+
+def test_prior_of_ones_own_from_training_to_translations(
+  tiny, tmp_path, binary
+):
+  run, raw = f"--run={tmp_path / 'run'}", f"--data={tiny.folder / 'data'}"
+  settings = [f"--set={s}" for s in RECIPE.runs["gauss-raw"].settings]
+  flags = "--preset=gauss_tiny", "--prior=priors_of_ours:Shifted", *settings
+  trained = binary("train", run, raw, *flags)
+  assert trained.status == 0, trained.stderr
+  model, params, _ = checkpoint.load(tmp_path / "run")
+  assert model.config.prior.target == "priors_of_ours:Shifted"
+  assert params["prior"]["m"].shape == (model.config.channels,)
+  done = binary("translate", run, raw, "--methods=delta0,delta1")
+  assert done.status == 0, done.stderr
+  for method in ("delta0", "delta1"):
+    path = checkpoint.hypotheses_path(tmp_path / "run", "test", method)
+    assert len(data.read_lines(path)) == 8
+  scored = binary("evaluate_likelihood", run, raw, "--samples=2")
+  assert scored.status == 0, scored.stderr
 
 
 def test_finished_distillation_is_left_alone(tiny, binary):
@@ -301,7 +372,27 @@ BAD = [
     "no checkpoint of step 999; it has",
   ),
   ("translate", [TEACHER, DATA, "--methods=delta"], "valid are"),
-  ("translate", [TEACHER, DATA, "--methods=delta1"], "cannot decode"),
+  ("translate", [TEACHER, DATA, "--methods=greedy,delta1"], "cannot decode"),
+  (
+    "translate",
+    [TEACHER, DATA, "--methods=greedy", "--output={new}"],
+    "--output is for --input",
+  ),
+  (
+    "translate",
+    [TEACHER, "--methods=greedy", "--input={one}", "--split=dev"],
+    "--split is for --data",
+  ),
+  (
+    "train",
+    ["--run={new}", *TINY, "--num_processes=2"],
+    "--num_processes needs --coordinator",
+  ),
+  (
+    "benchmark",
+    ["--preset=gauss_tiny", "--methods=delta0", DATA],
+    "--data is for --run",
+  ),
   (
     "translate",
     [TEACHER, DATA, "--methods=greedy", "--checkpoint=999"],

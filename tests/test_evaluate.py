@@ -1,6 +1,8 @@
 """The two binaries that score, on a run that was never trained."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import common, evaluate_likelihood
 from latentnmt import checkpoint, likelihood, metrics, zoo
 from latentnmt.config import ExperimentConfig, TrainConfig
 from latentnmt.data import Corpus, PreparedData, prepare
@@ -158,7 +161,7 @@ def test_long_sentences_are_refused_or_cut_and_counted(study, binary, tmp_path):
   assert "1 of 3 targets are longer" in refused.stderr
   done = binary(*command, "--truncate")
   assert done.status == 0, done.stderr
-  assert "1 sentences were cut." in done.stderr
+  assert "1 of 3 pairs were cut to 40 tokens a side." in done.stderr
   row = checkpoint.read_lines(run / "results.jsonl")[-1]
   assert row["truncated"] == 1 and "bits_per_byte" not in row
 
@@ -171,9 +174,9 @@ def test_bleu_scores_every_translation(study, binary):
   none = binary("evaluate_bleu", *flags)
   assert none.status == 2 and "translate with it first" in none.stderr
   targets = data.targets("test")
-  checkpoint.write_hypotheses(runs[0], "test", "beam4", targets)
-  checkpoint.write_hypotheses(runs[1], "test", "delta1-t0.5", targets[::-1])
-  checkpoint.write_hypotheses(runs[1], "dev", "delta0", data.targets("dev"))
+  _translated(runs[0], data.fingerprint, "test", "beam4", targets)
+  _translated(runs[1], data.fingerprint, "test", "delta1-t0.5", targets[::-1])
+  _translated(runs[1], data.fingerprint, "dev", "delta0", data.targets("dev"))
   done = binary("evaluate_bleu", *flags)
   assert done.status == 0, done.stderr
   rows = checkpoint.read_results(runs[1])
@@ -184,10 +187,100 @@ def test_bleu_scores_every_translation(study, binary):
   assert {(r["split"], r["metric"]) for r in rows if "method" in r} == {
     (split, metric) for split in ("dev", "test") for metric in ("bleu", "chrf")
   }
-  checkpoint.write_hypotheses(runs[0], "test", "beam4", targets[1:])
-  short = binary("evaluate_bleu", *flags)
-  assert short.status == 2
-  assert "test.beam4.txt: 10 hypotheses for 11 references" in short.stderr
+  assert (row["step"], row["data"]) == (7, data.fingerprint)
+
+
+def _translated(run, fingerprint, split, method, lines):
+  """Writes what `translate` would."""
+  path = checkpoint.write_hypotheses(run, split, method, lines)
+  about = {"step": 7, "data": fingerprint, "truncated": 0}
+  path.with_suffix(".json").write_text(json.dumps(about))
+  return path
+
+
+def _short(path):
+  path.write_text("one\n")
+
+
+def _of_other_data(path):
+  _translated(path.parents[1], "abc", "test", "greedy", [""] * 11)
+
+
+def _of_nothing(path):
+  path.with_suffix(".json").unlink()
+
+
+@pytest.mark.parametrize(
+  "spoil, message",
+  [
+    (_short, "test.greedy.txt: 1 hypotheses for 11 references"),
+    (_of_other_data, r"test.greedy.txt translates other data \(abc\) than"),
+    (_of_nothing, "test.greedy.txt has no .json beside it"),
+  ],
+)
+def test_one_bad_file_and_no_score_is_written(
+  study, binary, tmp_path, spoil, message
+):
+  data = PreparedData.open(study / "data")
+  run = shutil.copytree(study / "ar", tmp_path / "run")
+  shutil.rmtree(run / "hypotheses", ignore_errors=True)
+  (run / "results.jsonl").unlink(missing_ok=True)
+  for method in ("beam4", "greedy"):
+    path = _translated(
+      run, data.fingerprint, "test", method, data.targets("test")
+    )
+  spoil(path)
+  flags = f"--run={run}", f"--data={study / 'data'}", "--resamples=0"
+  done = binary("evaluate_bleu", *flags)
+  assert done.status == 2 and not done.stdout
+  assert re.search(message, done.stderr.splitlines()[-1])
+  assert not (run / "results.jsonl").exists()
+
+
+def test_translations_tell_what_they_are_of(study, binary, tmp_path):
+  splits = {s: (_lines(3, 1), _lines(3, 2)) for s in ("train", "dev", "test")}
+  splits["test"][0][1] = " ".join(WORDS * 9)
+  tokenizer = PreparedData.open(study / "data").tokenizer
+  corpus = Corpus(splits, ("de", "en"), "long")
+  data = prepare(corpus, tmp_path / "data", tokenizer=tokenizer)
+  run = shutil.copytree(study / "latent", tmp_path / "run")
+  flags = f"--run={run}", f"--data={data.path}", "--methods=delta0"
+  refused = binary("translate", *flags)
+  assert refused.status == 2 and "1 of 3 sources are longer" in refused.stderr
+  done = binary("translate", *flags, "--truncate")
+  assert done.status == 0, done.stderr
+  assert "1 of 3 sources were cut to 40 tokens." in done.stderr
+  about = json.loads((run / "hypotheses" / "test.delta0.json").read_text())
+  assert about == {"step": 7, "data": data.fingerprint, "truncated": 1}
+
+
+def test_methods_are_checked_before_any_translates(study, binary):
+  flags = f"--run={study / 'ar'}", f"--data={study / 'data'}"
+  done = binary("translate", *flags, "--methods=greedy,beam2,delta1")
+  assert done.status == 2
+  (line,) = done.stderr.splitlines()  # no bar: nothing was decoded
+  assert "cannot decode by delta1: its model is autoregressive" in line
+
+
+def test_a_killed_process_leaves_whole_values_or_none(tmp_path):
+  path = tmp_path / "a" / "values.npz"
+  with pytest.raises(KeyboardInterrupt), common.replacing(path) as partial:
+    partial.write_text("half")
+    raise KeyboardInterrupt
+  assert not list(path.parent.iterdir())
+
+
+def test_unknown_tokens_are_counted(study):
+  data = PreparedData.open(study / "data")
+  model, _, tokenizer = checkpoint.load(study / "ar")
+  lines = ["ein § haus", "ein haus", "§§ §"]
+  ids = tokenizer.encode(lines)
+  sources = tokenizer.encode(data.sources("test")[:3])
+  ones = np.ones(3)
+  estimate = SimpleNamespace(num_tokens=ones, num_positions=ones)
+  row = evaluate_likelihood.counts(model, estimate, sources, ids)
+  assert row["unknown"] == sum(ids.count(2) for ids in ids) >= 3
+  assert row["truncated"] == 0
 
 
 def test_devices_do_not_change_the_result(study, binary):

@@ -1,5 +1,6 @@
 """The study's runner on stages that are a few lines, and its processes."""
 
+import dataclasses
 import fcntl
 import json
 import signal
@@ -9,7 +10,10 @@ import time
 
 import pytest
 
-from experiments import study
+from experiments import stages, study
+from experiments.recipes import RECIPES
+from latentnmt import data
+from latentnmt.types import InputError
 
 SECONDS = 10
 
@@ -129,11 +133,20 @@ def finish(process):
   return process.returncode, stdout, stderr
 
 
+def test_help_lists_the_recipes_and_is_no_failure():
+  status, stdout, _ = finish(start("--help"))
+  assert status == 0
+  for name, recipe in RECIPES.items():
+    assert f"{name}: {recipe.summary}"[:40] in stdout
+
+
 def test_dry_run_shows_every_stage_and_writes_nothing(tmp_path):
   status, stdout, _ = finish(
     start("--recipe=quickstart", f"--out={tmp_path}/runs", "--dry_run")
   )
   assert status == 0
+  assert stdout.startswith(f"quickstart: {RECIPES['quickstart'].summary}")
+  assert f"expected: {RECIPES['quickstart'].expected}." in stdout
   assert "train gauss-distilled: to do, about" in stdout
   assert "python -m experiments.distill --run=" in stdout
   assert not (tmp_path / "runs").exists()
@@ -170,6 +183,7 @@ def test_waits_for_another_process_in_the_folder(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interruption_ends_the_stage_too(number, tmp_path):
   process = start("--recipe=tiny", f"--out={tmp_path}")
+  assert process.stderr.readline().startswith("tiny: Every stage")
   assert "[1/" in process.stderr.readline()
   time.sleep(0.5)  # its stage is importing by now
   process.send_signal(number)
@@ -178,3 +192,95 @@ def test_interruption_ends_the_stage_too(number, tmp_path):
   with open(tmp_path / "tiny" / ".lock") as lock:  # nobody holds it
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   assert json.loads((tmp_path / "tiny" / "study.json").read_text()) == {}
+
+
+def test_damaged_record_is_one_line(tmp_path):
+  (tmp_path / "tiny").mkdir()
+  (tmp_path / "tiny" / "study.json").write_text("{")
+  status, _, stderr = finish(start("--recipe=tiny", f"--out={tmp_path}"))
+  assert status == 2 and "study.json is damaged" in stderr
+  assert stderr.count("\n") == 1
+
+
+# A cache of one's own, and data of one's own.
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_stages_get_the_compilation_cache(given, tmp_path, monkeypatch):
+  caches = []
+  monkeypatch.setattr(study, "_OUT", Value(str(tmp_path)))
+  monkeypatch.setattr(study, "_RECIPE", Value("tiny"))
+  for name in ("_STUDY", "_DATA", "_TRUNCATE", "_DRY_RUN"):
+    monkeypatch.setattr(study, name, Value(None))
+  mine = str(tmp_path / "mine") if given else None
+  monkeypatch.setattr(study.common, "_COMPILATION_CACHE", Value(mine))
+  monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+  def start_process(command, cache, lock):
+    caches.append(str(cache))
+    return 1
+
+  monkeypatch.setattr(study, "start_process", start_process)
+  with pytest.raises(SystemExit):
+    study.main([])
+  assert caches == [mine or str(tmp_path / "compilation_cache")]
+
+
+@dataclasses.dataclass
+class Value:
+  """What a flag holds."""
+
+  value: object
+
+
+@pytest.fixture
+def long(tmp_path):
+  """Prepared data; prepare(split, side) makes its second line too long."""
+
+  def prepare(split, side):
+    pair = ["ja nein"] * 3, ["yes no"] * 3
+    splits = {name: tuple(map(list, pair)) for name in data.SPLITS}
+    splits[split][side][1] = "ja no " * 300
+    corpus = data.Corpus(splits, ("de", "en"), "long")
+    return data.prepare(corpus, tmp_path / "data", vocab_size=20).path
+
+  return prepare
+
+
+@pytest.mark.parametrize(
+  "split, side, name, truncate, refused",
+  [
+    ("dev", 0, "source", False, True),
+    ("dev", 0, "source", True, True),
+    ("dev", 1, "target", False, False),
+    ("test", 0, "source", False, True),
+    ("test", 1, "target", False, True),
+    ("test", 1, "target", True, False),
+    ("train", 0, "source", False, False),
+  ],
+)
+def test_long_lines_are_refused_before_training(
+  long, split, side, name, truncate, refused
+):
+  path = long(split, side)
+  if not refused:
+    stages.check_lengths(RECIPES["quickstart"], path, truncate)
+    return
+  with pytest.raises(InputError, match=f"1 of 3 {split} {name}s .* line 2 "):
+    stages.check_lengths(RECIPES["quickstart"], path, truncate)
+
+
+def test_too_long_data_are_refused_by_the_binary(long, tmp_path):
+  path = long("test", 0)
+  arguments = "--recipe=tiny", f"--out={tmp_path}/runs", f"--data={path}"
+  status, _, stderr = finish(start(*arguments))
+  assert status == 2 and "--truncate" in stderr
+  assert stderr.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
+def test_truncation_is_asked_of_the_stages_that_know_it(tmp_path):
+  for truncate in (False, True):
+    plan = study.Study(RECIPES["tiny"], tmp_path, None, truncate).stages()
+    asked = {s.command[0] for s in plan if "--truncate=true" in s.command}
+    expected = {"translate", "evaluate_likelihood"} if truncate else set()
+    assert asked == expected

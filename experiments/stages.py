@@ -1,0 +1,231 @@
+"""The stages of a recipe in a folder: their commands, inputs and outputs."""
+
+import dataclasses
+from pathlib import Path
+
+from experiments.recipes import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One process of a study.
+
+  Attributes:
+    name: unique in the study.
+    command: name of a binary, then its flags.
+    inputs: files that the user or an earlier stage wrote.
+    outputs: files that are there when the stage is finished.
+    seconds: how long it is expected to take.
+  """
+
+  name: str
+  command: tuple[str, ...]
+  inputs: tuple[Path, ...]
+  outputs: tuple[Path, ...]
+  seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A recipe in a folder.
+
+  Attributes:
+    recipe: what to do.
+    folder: where everything goes.
+    data: prepared data of the user's own; None for the recipe's corpus.
+    truncate: cut test sentences that are longer than a model takes.
+  """
+
+  recipe: Recipe
+  folder: Path
+  data: Path | None = None
+  truncate: bool = False
+
+  def stages(self) -> list[Stage]:
+    """All stages, in the order in which they run."""
+    runs = self.recipe.runs
+    stages = [] if self.data else [self._preprocess()]
+    for name, run in runs.items():
+      if run.distilled and not any(s.name == "distill" for s in stages):
+        stages.append(self._distill())
+      stages.append(self._train(name))
+    stages += [self._translate(name) for name in runs]
+    stages.append(self._bleu())
+    stages += [self._likelihood(name) for name in runs]
+    stages += [self._benchmark(name) for name in runs]
+    return [*stages, self._analyze()]
+
+  @property
+  def _raw(self) -> Path:
+    return self.data or self.folder / "data"
+
+  @property
+  def _distilled(self) -> Path:
+    return self.folder / "data-distilled"
+
+  def _trained(self, name: str) -> Path:
+    return self.folder / name / "finished.json"
+
+  def _hypotheses(self, name: str) -> list[Path]:
+    folder = self.folder / name / "hypotheses"
+    return [
+      folder / f"test.{method}.{kind}"
+      for method in self.recipe.runs[name].methods
+      for kind in ("txt", "json")
+    ]
+
+  @property
+  def _cut(self) -> dict[str, str]:
+    return {"truncate": "true"} if self.truncate else {}
+
+  def _results(self) -> list[Path]:
+    return [self.folder / name / "results.jsonl" for name in self.recipe.runs]
+
+  def _stage(self, name, binary, *, inputs, outputs, **options) -> Stage:
+    return Stage(
+      name=name,
+      command=(binary, *_as_flags(options)),
+      inputs=tuple(inputs),
+      outputs=tuple(outputs),
+      seconds=self.recipe.stage_seconds(name),
+    )
+
+  def _preprocess(self) -> Stage:
+    return self._stage(
+      "preprocess",
+      "preprocess",
+      inputs=[],
+      outputs=[self._raw / "meta.json"],
+      corpus=self.recipe.corpus,
+      out=self._raw,
+      vocab_size=self.recipe.vocab_size,
+      **self.recipe.prepare,
+    )
+
+  def _train(self, name: str) -> Stage:
+    run = self.recipe.runs[name]
+    data = self._distilled if run.distilled else self._raw
+    return self._stage(
+      f"train {name}",
+      "train",
+      inputs=[data / "meta.json"],
+      outputs=[self._trained(name)],
+      run=self.folder / name,
+      data=data,
+      preset=run.preset,
+      set=run.settings,
+    )
+
+  def _distill(self) -> Stage:
+    return self._stage(
+      "distill",
+      "distill",
+      inputs=[self._raw / "meta.json", self._trained("teacher")],
+      outputs=[self._distilled / "meta.json"],
+      run=self.folder / "teacher",
+      data=self._raw,
+      out=self._distilled,
+      method=self.recipe.distill,
+    )
+
+  def _translate(self, name: str) -> Stage:
+    return self._stage(
+      f"translate {name}",
+      "translate",
+      inputs=[self._raw / "meta.json", self._trained(name)],
+      outputs=self._hypotheses(name),
+      run=self.folder / name,
+      data=self._raw,
+      methods=",".join(self.recipe.runs[name].methods),
+      **self._cut,
+    )
+
+  def _bleu(self) -> Stage:
+    runs = self.recipe.runs
+    return self._stage(
+      "bleu",
+      "evaluate_bleu",
+      inputs=[file for name in runs for file in self._hypotheses(name)],
+      outputs=self._results(),
+      run=tuple(self.folder / name for name in runs),
+      data=self._raw,
+    )
+
+  def _likelihood(self, name: str) -> Stage:
+    return self._stage(
+      f"likelihood {name}",
+      "evaluate_likelihood",
+      inputs=[self._raw / "meta.json", self._trained(name)],
+      outputs=[self.folder / name / "results.jsonl"],
+      run=self.folder / name,
+      data=self._raw,
+      samples=self.recipe.samples,
+      **self._cut,
+    )
+
+  def _benchmark(self, name: str) -> Stage:
+    return self._stage(
+      f"benchmark {name}",
+      "benchmark",
+      inputs=[self._raw / "meta.json", self._trained(name)],
+      outputs=[self.folder / name / "results.jsonl"],
+      run=self.folder / name,
+      data=self._raw,
+      methods=",".join(self.recipe.runs[name].methods),
+      batch_sizes=",".join(map(str, self.recipe.batch_sizes)),
+    )
+
+  def _analyze(self) -> Stage:
+    return self._stage(
+      "analyze",
+      "analyze",
+      inputs=self._results(),
+      outputs=[self.folder / "report.md", self.folder / "report.csv"],
+      study=self.folder,
+    )
+
+
+def _as_flags(options: dict) -> list[str]:
+  """{"a": 1, "b": (2, 3)} as --a=1 --b=2 --b=3."""
+  arguments = []
+  for name, value in options.items():
+    values = value if isinstance(value, tuple) else (value,)
+    arguments += [f"--{name}={v}" for v in values]
+  return arguments
+
+
+def check_lengths(recipe: Recipe, path: Path, truncate: bool) -> None:
+  """Refuses data that a stage after hours of training would refuse.
+
+  Dev sources are translated while a model trains, test pairs are translated
+  and scored; `truncate` allows test sentences that are too long.
+
+  Raises:
+    InputError: names the split, the side and the first line.
+  """
+  # JAX comes with these: only studies of one's own data wait for it.
+  from latentnmt import config, zoo
+  from latentnmt.data import PreparedData
+  from latentnmt.types import InputError
+
+  prepared = PreparedData.open(path)
+  limits = {}
+  for name, run in recipe.runs.items():
+    model = zoo.config(run.preset, vocab_size=prepared.tokenizer.vocab_size)
+    full = config.ExperimentConfig(model, config.TrainConfig())
+    full = config.override(full, *run.settings)
+    limits[name] = full.model.transformer.max_length
+  name = min(limits, key=limits.get)
+  sides = [("dev", "source", 0)]
+  if not truncate:
+    sides += [("test", "source", 0), ("test", "target", 1)]
+  for split, side, column in sides:
+    lengths = prepared.store(split).lengths[:, column]
+    long = (lengths > limits[name]).nonzero()[0]
+    if len(long):
+      raise InputError(
+        f"{path}: {len(long):,} of {len(lengths):,} {split} {side}s are longer"
+        f" than the {limits[name]} tokens that {name} takes, the first in line"
+        f" {long[0] + 1} ({lengths[long[0]]} tokens); shorten or remove them"
+        + (" or give --truncate." if split == "test" else ".")
+      )
