@@ -63,7 +63,7 @@ def tiny(tmp_path_factory, binary):
   assert not (folder / "teacher" / "finished.json").exists()
   ran = []
 
-  def start(command):
+  def run(command):
     ran.append(command)
     cache = f"--compilation_cache={folder.parent / 'cache'}"
     finished = binary(*command, cache)
@@ -71,7 +71,7 @@ def tiny(tmp_path_factory, binary):
     return 0
 
   stages = study.Study(RECIPE, folder).stages()
-  study.run_all(stages, study.Record(folder), start)
+  study.run_all(stages, study.Record(folder), run)
   names = {stage.command: stage.name for stage in stages}
   return Tiny(folder, [names[command] for command in ran])
 
