@@ -278,7 +278,9 @@ class LatentTransformer(nn.Module):
     )
     self.word_dropout = Dropout(c.posterior_word_dropout, shared=(-1,))
     self.posterior_stack = DecoderStack(transformer, c.posterior_layers)
-    self.posterior_out = WeightNormDense(2 * c.channels)
+    self.posterior_out = WeightNormDense(
+      2 * c.channels, functools.partial(_mean_gain, c.posterior_gain)
+    )
     self.decoder = DecoderStack(transformer, c.decoder_layers)
     if c.channels != transformer.width:
       self.from_latents = nn.Dense(transformer.width, dtype=transformer.dtype)
@@ -377,6 +379,12 @@ class LatentTransformer(nn.Module):
     states = self._states(z, mask, source)
     log_py, uniform = self.embedding.log_probs(states, y)
     return masked_sum(log_py, mask), masked_sum(uniform, mask)
+
+
+def _mean_gain(gain: float, key, shape, dtype=jnp.float32) -> Array:
+  """Gains of a posterior's output: `gain` for means, zero for log scales."""
+  del key
+  return jnp.where(jnp.arange(shape[0]) < shape[0] // 2, gain, 0).astype(dtype)
 
 
 def _check_dropout(model: nn.Module, train: bool):

@@ -329,14 +329,19 @@ def _scan(stack: nn.Module, layer, in_axes):
 class WeightNormDense(nn.Module):
   """Linear map with weight normalisation (Salimans & Kingma 2016).
 
-  Its gain and bias start at zero, and so does its output.
+  Its bias starts at zero, and by default its gain too, and so its output.
+
+  Attributes:
+    features: of the output.
+    gain_init: initialiser of the gain of each feature.
   """
 
   features: int
+  gain_init: nn.initializers.Initializer = nn.initializers.zeros
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     dense = nn.Dense(self.features, kernel_init=nn.initializers.normal(0.05))
-    return nn.WeightNorm(dense, scale_init=nn.initializers.zeros)(
+    return nn.WeightNorm(dense, scale_init=self.gain_init)(
       x.astype(jnp.float32)
     )

@@ -263,3 +263,14 @@ def test_bfloat16_stays_close_and_its_nats_are_float32():
   expected = jax.jit(exact.apply)({"params": params}, batch, KEY)
   assert terms.log_py.dtype == jnp.float32
   np.testing.assert_allclose(terms.log_py, expected.log_py, rtol=0.05)
+
+
+@pytest.mark.parametrize("gain", [0.0, 2.0])
+def test_the_gain_is_what_the_posterior_tells_at_the_start(gain):
+  model = models.build(dataclasses.replace(GAUSS, posterior_gain=gain))
+  batch = testing.random_batch(KEY, vocab_size=6, rows=32, length=8)
+  params = jax.jit(model.init)(KEY, batch, KEY)["params"]
+  bound = model.bind({"params": params})
+  mean, scale = bound.posterior(*bound.targets(batch.y), bound.encode(batch.x))
+  np.testing.assert_array_equal(scale, 1.0)
+  assert float(jnp.std(mean)) == pytest.approx(gain, rel=0.3)
