@@ -7,11 +7,45 @@ training by a `TrainConfig`; an `ExperimentConfig` holds both and is what
 
 import ast
 import dataclasses
+import math
 import types
 import typing
 from typing import Any
 
 from latentnmt.types import InputError
+
+# What the numbers of any group may be: in words, as a test, and which.
+_RANGES = (
+  (
+    "1 or more",
+    lambda value: value >= 1,
+    "width hidden heads max_length encoder_layers posterior_layers"
+    " decoder_layers layers channels length_multiple max_length_difference"
+    " steps batch_tokens max_shapes eval_every log_every",
+  ),
+  ("3 or more (padding, end, unknown)", lambda v: v >= 3, "vocab_size"),
+  (
+    "0 or more",
+    lambda value: 0 <= value < math.inf,
+    "seed warmup schedule_restart clip kl_start kl_ramp alpha patience"
+    " keep_every",
+  ),
+  ("above 0", lambda value: 0 < value < math.inf, "learning_rate adam_eps"),
+  (
+    "at least 0 and less than 1",
+    lambda value: 0 <= value < 1,
+    "dropout attention_dropout hidden_dropout posterior_word_dropout adam_b1"
+    " adam_b2 label_smoothing",
+  ),
+)
+
+
+def _check_ranges(config) -> None:
+  for words, test, names in _RANGES:
+    for name in names.split():
+      value = getattr(config, name, None)
+      if value is not None and not test(value):
+        raise InputError(f"{name}={value}; it should be {words}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +82,7 @@ class TransformerConfig:
   dtype: str = "float32"
 
   def __post_init__(self):
+    _check_ranges(self)
     if self.width % (2 * self.heads):
       raise InputError(
         f"heads={self.heads} must divide width={self.width} into heads of an"
@@ -67,6 +102,9 @@ class AutoregressiveConfig:
   encoder_layers: int = 6
   decoder_layers: int = 6
 
+  def __post_init__(self):
+    _check_ranges(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class StandardNormalPriorConfig:
@@ -78,6 +116,9 @@ class GaussianPriorConfig:
   """Diagonal Gaussian p(z|x) of a Transformer decoder over positions."""
 
   layers: int = 3
+
+  def __post_init__(self):
+    _check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +151,10 @@ class LatentConfig:
     channels: C, latent channels per target position, independent of the
       width: where they differ, the decoder projects C to D.
     prior: configuration of p(z|x).
+    posterior_gain: standard deviation of the posterior's means at the start,
+      where its scale is 1. With 0 (the paper's public code) it starts as
+      N(0, I) and has to learn that latents are of use, in thousands of steps
+      without a KL term; with 2 a hundred steps are enough.
     posterior_word_dropout: share of target positions hidden from the
       posterior in training.
     length_multiple: targets are filled up with EOS to a multiple of this and
@@ -125,10 +170,14 @@ class LatentConfig:
   decoder_layers: int = 3
   channels: int = 512
   prior: PriorConfig = GaussianPriorConfig()
+  posterior_gain: float = 0.0
   posterior_word_dropout: float = 0.2
   length_multiple: int = 1
   max_length_difference: int = 30
   length_gradient: bool = False
+
+  def __post_init__(self):
+    _check_ranges(self)
 
 
 ModelConfig = AutoregressiveConfig | LatentConfig
@@ -192,13 +241,11 @@ class TrainConfig:
   nonfinite: str = "stop"
 
   def __post_init__(self):
+    _check_ranges(self)
     if self.nonfinite not in ("stop", "skip"):
       raise InputError(
         f"nonfinite={self.nonfinite!r}; valid are 'stop' and 'skip'."
       )
-    for name in ("steps", "max_shapes", "eval_every", "log_every"):
-      if getattr(self, name) < 1:
-        raise InputError(f"{name}={getattr(self, name)} is less than 1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +284,8 @@ def override(config, *assignments: str):
   """Returns `config` with fields replaced, given as "path.to.field=value".
 
   Values are Python literals ("3", "(4, 4)", "True"); what is none is taken
-  as a string.
+  as a string. Of two for one field the last counts, and only what comes out
+  has to be valid.
 
   Args:
     config: any configuration dataclass.
@@ -245,17 +293,31 @@ def override(config, *assignments: str):
 
   Raises:
     InputError: for a path that does not exist (the valid fields are named),
-      a missing "=", or a value of another type than the field's.
+      a missing "=", or a value that the field cannot take.
   """
+  values = {}
   for assignment in assignments:
     path, equals, text = assignment.partition("=")
     if not equals:
       raise InputError(f"{assignment!r} is not of the form field=value.")
-    config = _replace(config, path.strip().split("."), text.strip(), path)
-  return config
+    names = tuple(path.strip().split("."))
+    values[names] = _value(config, names, text.strip(), path)
+  return _replace(config, values)
 
 
-def _replace(config, path: list[str], text: str, whole: str):
+def _replace(config, values: dict[tuple[str, ...], Any]):
+  """Replaces the fields at the given paths, those of each group at once."""
+  changes = {}
+  for (name, *rest), value in values.items():
+    changes.setdefault(name, {})[tuple(rest)] = value
+  for name, inner in changes.items():
+    value = inner[()] if () in inner else _replace(getattr(config, name), inner)
+    changes[name] = value
+  return dataclasses.replace(config, **changes)
+
+
+def _value(config, path: tuple[str, ...], text: str, whole: str):
+  """What `text` says the field at `path` should be."""
   name, *rest = path
   valid = field_names(config)
   if name not in valid:
@@ -263,15 +325,12 @@ def _replace(config, path: list[str], text: str, whole: str):
       f"{type(config).__name__} has no field {name!r} (in {whole!r});"
       f" valid are: {', '.join(valid) or 'none'}."
     )
-  old = getattr(config, name)
-  if rest:
-    if not dataclasses.is_dataclass(old):
-      raise InputError(f"{name!r} in {whole!r} has no fields of its own.")
-    new = _replace(old, rest, text, whole)
-  else:
-    hint = typing.get_type_hints(type(config))[name]
-    new = _parse(text, hint, whole)
-  return dataclasses.replace(config, **{name: new})
+  if not rest:
+    return _parse(text, typing.get_type_hints(type(config))[name], whole)
+  group = getattr(config, name)
+  if not dataclasses.is_dataclass(group):
+    raise InputError(f"{name!r} in {whole!r} has no fields of its own.")
+  return _value(group, tuple(rest), text, whole)
 
 
 def _parse(text: str, hint, whole: str):

@@ -109,6 +109,5 @@ def _change(base: cfg.ModelConfig, changes: dict) -> cfg.ModelConfig:
         f" {', '.join(cfg.field_names(base))}."
       )
     if isinstance(value, dict):
-      group = getattr(base, name)
-      changes[name] = dataclasses.replace(group, **value)
+      changes[name] = _change(getattr(base, name), value)
   return dataclasses.replace(base, **changes)

@@ -59,6 +59,14 @@ def test_override_applies_in_order():
   assert changed.train.steps == 2
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_fields_of_a_group_are_checked_together(order):
+  settings = ["model.transformer.width=90", "model.transformer.heads=3"]
+  changed = config.override(experiment(), *settings[::order])
+  assert changed.model.transformer.width == 90
+  assert changed.model.transformer.heads == 3
+
+
 def test_override_takes_tuples():
   changed = config.override(MODELS["custom"], "prior.fields=(('a', 1),)")
   assert changed.prior.fields == (("a", 1),)
@@ -78,12 +86,31 @@ def test_override_takes_tuples():
     ("train.nonfinite=ignore", "'stop' and 'skip'"),
     ("model.transformer.heads=3", "must divide"),
     ("model.transformer.dtype=float16", "'float32' and 'bfloat16'"),
+    ("model.transformer.heads=0", "heads=0; it should be 1 or more"),
+    ("model.transformer.vocab_size=2", "vocab_size=2; .* 3 or more"),
+    ("model.transformer.dropout=1.0", "dropout=1.0; .* less than 1"),
+    ("model.encoder_layers=0", "encoder_layers=0; .* 1 or more"),
+    ("model.prior.layers=0", "layers=0; .* 1 or more"),
+    ("model.channels=0", "channels=0; .* 1 or more"),
+    ("train.batch_tokens=0", "batch_tokens=0; .* 1 or more"),
+    ("train.label_smoothing=-0.1", "label_smoothing=-0.1; .* at least 0"),
+    ("train.kl_start=-1", "kl_start=-1; .* 0 or more"),
+    ("train.learning_rate=0", "learning_rate=0.0; .* above 0"),
+    ("train.learning_rate=1e999", "learning_rate=inf; .* above 0"),
   ],
 )
 def test_override_refuses(assignment, message):
   with pytest.raises(InputError, match=message) as error:
     config.override(experiment(), assignment)
   assert "\n" not in str(error.value)
+
+
+def test_every_number_has_a_range():
+  ranged = {name for *_, names in config._RANGES for name in names.split()}
+  for part in (experiment().train, MODELS["gaussian"], TRANSFORMER):
+    for name in config.field_names(part):
+      if type(getattr(part, name)) in (int, float):
+        assert name in ranged
 
 
 def test_from_dict_refuses_what_this_version_does_not_have():

@@ -46,3 +46,5 @@ def test_unknown_preset_and_field_name_the_valid_ones():
     zoo.config("gauss_huge", vocab_size=9)
   with pytest.raises(InputError, match="chanels.*channels"):
     zoo.config("gauss_base", vocab_size=9, chanels=8)
+  with pytest.raises(InputError, match="TransformerConfig.*widht.*width"):
+    zoo.config("gauss_base", vocab_size=9, transformer=dict(widht=8))
