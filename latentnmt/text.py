@@ -143,6 +143,11 @@ def _explain(vocab_size: int, lines: int, error: str) -> str:
   return asked + " ".join(error.split())
 
 
+def unescape(line: str) -> str:
+  """SGML entities as the characters they name; a line break as a space."""
+  return re.sub("[\r\n]", " ", html.unescape(line))
+
+
 _CEDILLA_TO_COMMA = str.maketrans("ŞşŢţ", "ȘșȚț")
 _ROMANIAN_TO_ASCII = str.maketrans("ȘșȚțĂÂăâÎî", "SsTtAAaaIi")
 
@@ -159,7 +164,7 @@ def strip_romanian_diacritics(line: str) -> str:
 
 # By the names that `preprocess --normalizers` takes.
 NORMALIZERS: dict[str, Callable[[str], str]] = {
-  "unescape": html.unescape,
+  "unescape": unescape,
   "romanian": normalize_romanian,
   "strip_romanian_diacritics": strip_romanian_diacritics,
 }

@@ -472,6 +472,23 @@ def test_known_truth_is_stored_where_it_still_holds(tmp_path):
   assert swapped.log_probs("dev") is None
 
 
+def test_a_dropped_pair_takes_its_truth_along(tmp_path):
+  splits = corpus(train=(["a b", "", "c", "d"], ["a", "b", " ", "d e"])).splits
+  truth = {"train": np.arange(4.0)}
+  made = data.Corpus(splits, ("de", "en"), "", truth)
+  prepared = data.prepare(made, tmp_path / "a", vocab_size=12)
+  np.testing.assert_array_equal(prepared.log_probs("train"), [0.0, 3.0])
+
+
+def test_an_escaped_line_break_keeps_lines_aligned(tmp_path):
+  made = corpus(dev=(["a&#10;b", "c"], ["a &amp;", "c&#13;"]))
+  prepared = data.prepare(
+    made, tmp_path / "a", vocab_size=60, normalizers=["unescape"]
+  )
+  assert prepared.sources("dev") == ["a b", "c"]
+  assert prepared.targets("dev") == ["a &", "c "]
+
+
 def test_other_training_targets(tmp_path):
   prepared = data.prepare(corpus(), tmp_path / "a", vocab_size=60)
   targets = [f"der {line}" for line in prepared.targets("train")]

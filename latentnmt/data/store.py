@@ -132,7 +132,7 @@ def prepare(
       normaliser, or a split that is missing, empty or of unequal sides.
   """
   out = pathlib.Path(out)
-  splits, dropped = _normalized(corpus, normalizers, swap)
+  splits, kept = _normalized(corpus, normalizers, swap)
   if tokenizer is not None:
     vocab_size = tokenizer.vocab_size
   made_from = {
@@ -142,7 +142,7 @@ def prepare(
     "vocab_size": _checked_size(vocab_size),
     "vocabulary": _digest(tokenizer.model) if tokenizer else "trained",
     "pairs": {split: len(splits[split][0]) for split in SPLITS},
-    "dropped": dropped,
+    "dropped": int(np.sum(~kept)),
     "text": _digest(*(_text(side) for s in SPLITS for side in splits[s])),
   }
   if (existing := _same(out, made_from)) is not None:
@@ -161,6 +161,7 @@ def prepare(
     # The known truth is that of the corpus's own direction and spelling.
     if not (swap or normalizers):
       for split, values in corpus.log_probs.items():
+        values = values[kept] if split == "train" else values
         np.save(folder / f"{split}.log_probs.npy", values)
     _write_meta(folder, made_from, statistics)
   return PreparedData.open(out)
@@ -209,9 +210,11 @@ def with_targets(
   return PreparedData.open(out)
 
 
-def _normalized(corpus: Corpus, normalizers, swap: bool) -> tuple[dict, int]:
-  """The pairs as they are stored, and how many of train were dropped."""
-  splits, dropped = {}, 0
+def _normalized(
+  corpus: Corpus, normalizers, swap: bool
+) -> tuple[dict, np.ndarray]:
+  """The pairs as they are stored, and which of train they are: bool[n]."""
+  splits = {}
   for split in SPLITS:
     sides = corpus.splits.get(split, ((), ()))
     if len(sides[0]) != len(sides[1]):
@@ -228,14 +231,13 @@ def _normalized(corpus: Corpus, normalizers, swap: bool) -> tuple[dict, int]:
       )
     )
     if split == "train":
-      kept = [(x, y) for x, y in pairs if x.strip() and y.strip()]
-      dropped = len(pairs) - len(kept)
-      pairs = kept
+      kept = np.array([bool(x.strip() and y.strip()) for x, y in pairs], bool)
+      pairs = [pair for pair, keep in zip(pairs, kept, strict=True) if keep]
     if not pairs:
       raise InputError(f"{corpus.provenance}: the {split} split is empty.")
     source, target = map(list, zip(*pairs, strict=True))
     splits[split] = (target, source) if swap else (source, target)
-  return splits, dropped
+  return splits, kept
 
 
 def _checked_size(vocab_size: int | None) -> int:
