@@ -15,7 +15,6 @@ setup(
   package_data={"latentnmt": ["assets/*", "assets/**/*"]},
   install_requires=[
     "absl-py>=2.1",
-    "chex>=0.1.90",
     "flax>=0.12.4,<0.13",
     "jax>=0.10.0,<0.13",
     "numpy>=2.0",
@@ -27,10 +26,8 @@ setup(
     "tqdm>=4.60",
   ],
   extras_require={
-    "test": ["pytest>=8", "ruff>=0.6", "tensorboardX>=2.6"],
-    "tfds": ["tensorflow-datasets>=4.9.7"],
+    "test": ["chex>=0.1.90", "pytest>=8", "ruff>=0.6", "tensorboardX>=2.6"],
     "tensorboard": ["tensorboardX>=2.6"],
-    "plots": ["matplotlib>=3.8"],
     "notebooks": ["ipykernel>=6", "matplotlib>=3.8", "nbclient>=0.10"],
   },
 )

@@ -2,9 +2,9 @@
 
 import os
 
+import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 import workers
 
@@ -52,7 +52,7 @@ def test_latest_best_and_every_nth_are_kept(tmp_path):
     assert checkpoints.best() == 6 and checkpoints.latest() == 12
     state, progress = checkpoints.restore(_state(0, 0.0))
   assert progress == Progress(best=9.0, best_step=6, evaluations_since=3)
-  jax.tree.map(np.testing.assert_array_equal, state, _state(12, 12.5))
+  chex.assert_trees_all_equal(state, _state(12, 12.5))
 
 
 def test_without_checkpoints_the_initial_state_comes_back(tmp_path):

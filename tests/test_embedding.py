@@ -1,5 +1,6 @@
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,10 +38,11 @@ def test_the_normalisers_gradient_is_autodiffs():
     logits = jnp.einsum("btd,vd->btv", states, table)
     return jnp.sum(weight * jax.nn.logsumexp(logits, axis=-1))
 
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+  chex.assert_trees_all_close(
     jax.grad(ours, argnums=(0, 1))(states, table),
     jax.grad(plain, argnums=(0, 1))(states, table),
+    rtol=1e-4,
+    atol=1e-5,
   )
 
 
@@ -65,6 +67,7 @@ def test_in_bfloat16_probabilities_still_sum_to_one():
     return embedding.apply(params, states, tokens, method="log_probs")
 
   own, mean = jax.jit(jax.vmap(log_probs))(every)  # [V, 1, T]
-  assert own.dtype == mean.dtype == jnp.float32
+  chex.assert_shape([own, mean], [(50, 1, 20)] * 2)
+  chex.assert_type([own, mean], jnp.float32)
   np.testing.assert_allclose(jnp.exp(own).sum(0), 1, atol=1e-5)
   np.testing.assert_allclose(own.mean(0), mean[0], rtol=1e-5)

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +63,8 @@ def test_terms_of_a_row_do_not_depend_on_its_batch(name):
       getattr(shorter, name)[0], getattr(terms, name)[1], rtol=1e-4, atol=1e-5
     )
   for name, value in vars(terms).items():
-    assert value.shape == (3,) and value.dtype == jnp.float32, name
+    chex.assert_shape(value, (3,))
+    chex.assert_type(value, jnp.float32)
     assert value[2] == 0, f"{name} of an empty row"
 
 

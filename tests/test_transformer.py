@@ -1,5 +1,6 @@
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,11 +89,7 @@ def test_how_layers_are_run_changes_nothing(decoder, changes):
 
     return jax.value_and_grad(value)(params)
 
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
-    loss(other),
-    loss(stack),
-  )
+  chex.assert_trees_all_close(loss(other), loss(stack), rtol=1e-3, atol=1e-4)
 
 
 def test_cached_steps_are_the_full_pass(decoder):
