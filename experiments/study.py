@@ -14,6 +14,7 @@ everything else is in `<out>/<study>/`:
 from collections.abc import Iterator
 import contextlib
 import fcntl
+import os
 from pathlib import Path
 import shlex
 import signal
@@ -48,6 +49,15 @@ _TRUNCATE = flags.DEFINE_bool(
   "truncate", False, "Cut test sentences that are longer than a model takes."
 )
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only show the stages.")
+
+
+# glibc would return the large arrays of each step to the system and have them
+# back as fresh pages: on two cores a sixth of the time of a training step.
+_KEEP_MEMORY = {
+  "MALLOC_ARENA_MAX": "1",
+  "MALLOC_MMAP_MAX_": "0",
+  "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+}
 
 
 class Record:
@@ -170,6 +180,7 @@ def start_process(command: tuple[str, ...], cache: Path, lock: IO) -> int:
       f"--compilation_cache={cache}",
     ],
     pass_fds=[lock.fileno()],
+    env=_KEEP_MEMORY | os.environ,
   )
   try:
     return process.wait()
