@@ -132,13 +132,13 @@ _EMBEDDED = dataclasses.replace(
   runs={
     "teacher": _longer(_TEACHER, 800, 4),
     **_raw_and_distilled(
-      "gauss", _longer(_GAUSS, 800, 4, "train.kl_ramp=400")
+      "gauss", _longer(_GAUSS, 600, 3, "train.kl_ramp=300")
     ),
   },
   seconds={
     **_QUICKSTART.seconds,
     "train teacher": 450,
-    "train": 430,
+    "train": 320,
     "likelihood": 60,
   },
   expected=(
