@@ -48,7 +48,9 @@ def data_flag(help: str = "Prepared data directory.", required: bool = True):
 
 def split_flag(default: str = "test"):
   """The flag --split: train, dev or test."""
-  return flags.DEFINE_string("split", default, "Split of the prepared data.")
+  return flags.DEFINE_enum(
+    "split", default, ["train", "dev", "test"], "Split of the prepared data."
+  )
 
 
 def checkpoint_flag():
@@ -60,12 +62,14 @@ def checkpoint_flag():
 
 def methods_flag():
   """The flag --methods: names of decoding methods."""
-  return flags.DEFINE_list(
+  flag = flags.DEFINE_list(
     "methods",
     None,
     "Decoding methods, for example greedy,beam4 or delta0,delta1-l3.",
     required=True,
   )
+  flags.register_validator(flag, lambda names: names != [], "none is given")
+  return flag
 
 
 def set_flag():
@@ -100,9 +104,9 @@ def run(main, jax: bool = True) -> None:
   `jax` says whether this process computes, and so is to have the compilation
   cache that --compilation_cache asks for.
 
-  Bad flags and `InputError` become one line "error: ..." on stderr and exit
-  status 2, an interruption exit status 130; any other exception is a defect
-  and keeps its traceback.
+  Bad flags, `InputError` and files that the system refuses become one line
+  "error: ..." on stderr and exit status 2, an interruption exit status 130;
+  any other exception is a defect and keeps its traceback.
   """
   for flag in flags.FLAGS.get_flags_for_module(__name__):
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
@@ -133,6 +137,10 @@ def _guarded(main, argv: list[str], jax: bool) -> None:
   except KeyboardInterrupt:
     print("interrupted; run again to continue.", file=sys.stderr)
     sys.exit(130)
+  except OSError as error:
+    if error.filename is None:
+      raise
+    fail(f"{error.filename2 or error.filename}: {error.strerror}.")
   except ValueError as error:
     from latentnmt.types import InputError  # imports JAX, which takes seconds
 

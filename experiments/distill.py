@@ -79,6 +79,8 @@ def _is_finished(out: Path, provenance: dict) -> bool:
   meta = common.read_json(out / "meta.json")
   if meta is not None:
     _check_same(out, meta["made_from"].get("targets", {}), provenance)
+  elif out.exists() and any(out.iterdir()):
+    raise InputError(f"{out} exists and is no prepared corpus; name another.")
   return meta is not None
 
 

@@ -407,7 +407,7 @@ BAD = [
   (
     "translate",
     [TEACHER, DATA, "--methods=greedy", "--split=train2"],
-    "'train2'.*train, dev, test",
+    "--split=train2.*<train.dev.test>",
   ),
   ("evaluate_bleu", ["--run={study}/data", DATA], "no translations"),
   ("evaluate_likelihood", ["--run={new}", DATA], "not a run directory"),

@@ -262,6 +262,34 @@ def test_methods_are_checked_before_any_translates(study, binary):
   assert "cannot decode by delta1: its model is autoregressive" in line
 
 
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    (["--methods=greedy", "--output={study}"], "{study}: Is a directory"),
+    (["--methods=greedy", "--output={file}/x"], "{file}: "),
+    (["--methods="], "none is given"),
+  ],
+)
+def test_what_cannot_be_done_is_one_line(study, binary, arguments, message):
+  (study / "empty.txt").write_text("")
+  places = {"study": study, "file": study / "ar" / "config.json"}
+  flags = f"--run={study / 'ar'}", f"--input={study / 'empty.txt'}"
+  done = binary("translate", *flags, *(a.format(**places) for a in arguments))
+  assert done.status == 2, done.stderr
+  line = done.stderr.splitlines()[-1]
+  assert line.startswith("error: ") and message.format(**places) in line
+  assert "Traceback" not in done.stderr
+
+
+def test_distillation_refuses_its_folder_before_it_translates(study, binary):
+  flags = f"--run={study / 'ar'}", f"--data={study / 'data'}"
+  done = binary("distill", *flags, f"--out={study / 'latent'}")
+  assert done.status == 2
+  (line,) = done.stderr.splitlines()  # no bar
+  assert "latent exists and is no prepared corpus" in line
+  assert not (study / "latent.parts").exists()
+
+
 def test_a_killed_process_leaves_whole_values_or_none(tmp_path):
   path = tmp_path / "a" / "values.npz"
   with pytest.raises(KeyboardInterrupt), common.replacing(path) as partial:
