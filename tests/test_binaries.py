@@ -1,5 +1,6 @@
 """Every binary, by way of a tiny study: killed once, then run to the end."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -47,11 +48,14 @@ def start(folder):
 
 def kill_once(process, happened):
   """Kills a process, with those it started, once something has happened."""
-  while not happened():
-    assert process.poll() is None, process.stderr.read()
-    time.sleep(0.02)
-  os.killpg(process.pid, signal.SIGKILL)
-  process.communicate()
+  try:
+    while not happened():
+      assert process.poll() is None, process.stderr.read()
+      time.sleep(0.02)
+  finally:
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +219,8 @@ def test_distillation_killed_in_the_middle_continues(tiny, tmp_path, binary):
     [*command, f"--out={out}"], start_new_session=True, **pipes
   )
   kill_once(process, (parts / "00000.json").exists)
-  assert not out.exists() and not list(parts.glob("00003*"))
+  translated = [json.loads(p.read_text()) for p in parts.glob("0*.json")]
+  assert 0 < sum(len(part["ids"]) for part in translated) < 40
   shutil.copytree(parts, tmp_path / "copy")
   subprocess.run([*command, f"--out={out}"], check=True, **pipes)
   assert not parts.exists()
