@@ -25,6 +25,7 @@ import numpy as np
 from latentnmt import data, decode, sharding
 from latentnmt.config import AutoregressiveConfig
 from latentnmt.distributions import normal_log_prob
+from latentnmt.keys import fold_in_each, row_keys
 from latentnmt.masks import lengths, masked_sum, real_mask
 from latentnmt.text import Tokenizer
 from latentnmt.types import (
@@ -164,17 +165,14 @@ def log_likelihood(
       not one or B; for `samples` or `chunk` below 1.
   """
   rows = len(batch.y)
-  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-    raise InputError("key: pass jax.random.key(seed), not a uint32 key.")
-  if key.shape not in ((), (rows,)):
-    raise InputError(f"key: {key.shape} keys for {rows} sentences.")
+  keys = row_keys(key, rows)
   if samples < 1 or (chunk is not None and chunk < 1):
     raise InputError(f"samples={samples}, chunk={chunk} should be 1 or more.")
   if isinstance(model.config, AutoregressiveConfig):
-    return _exact(model, params, batch, key, samples)
+    return _exact(model, params, batch, samples)
   if chunk is None:
     chunk = default_chunk(model.config, *batch.y.shape, samples)
-  return _estimate(model, params, batch, key, samples, min(chunk, samples))
+  return _estimate(model, params, batch, keys, samples, min(chunk, samples))
 
 
 def log_likelihood_lines(
@@ -234,7 +232,7 @@ def log_likelihood_lines(
   parts = []
   for ids, batch in progress(batches) if progress else batches:
     batch, rows = sharding.put((batch, np.maximum(ids, 0)), mesh)
-    keys = _fold_in_each(key, rows)
+    keys = fold_in_each(key, rows)
     estimate = log_likelihood(model, params, batch, keys, samples, chunk)
     parts.append((ids, jax.device_get(estimate)))
   order = np.concatenate([ids for ids, _ in parts])
@@ -264,7 +262,8 @@ def default_chunk(config, rows: int, length: int, samples: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=("model", "samples"))
-def _exact(model, params, batch: Batch, key: Key, samples: int) -> Estimate:
+def _exact(model, params, batch: Batch, samples: int) -> Estimate:
+  key = jax.random.key(0)  # drawn from by latent models only
   terms = model.apply({"params": params}, batch, key, train=False)
   zero = jnp.zeros_like(terms.log_py)
   return Estimate(
@@ -283,7 +282,7 @@ def _exact(model, params, batch: Batch, key: Key, samples: int) -> Estimate:
 
 @functools.partial(jax.jit, static_argnames=("model", "samples", "chunk"))
 def _estimate(
-  model, params, batch: Batch, key: Key, samples: int, chunk: int
+  model, params, batch: Batch, keys: Key, samples: int, chunk: int
 ) -> Estimate:
   def call(method, *args):
     return model.apply({"params": params}, *args, method=method)
@@ -292,14 +291,13 @@ def _estimate(
   y, mask = call("targets", batch.y)
   mean, scale = call("posterior", y, mask, source)
 
-  def draw(keys, k):
+  def draw(k):
     z = mean + scale * _noise(keys, k, mean.shape)
     log_py, log_pz = call("log_joint", z, y, mask, source)
     log_qz = masked_sum(normal_log_prob(z, mean, scale), mask)
     return log_py, log_pz, log_qz
 
-  keys = key if key.ndim else _fold_in_each(key, jnp.arange(len(y)))
-  weights = _in_chunks(functools.partial(draw, keys), samples, chunk)
+  weights = _in_chunks(draw, samples, chunk)
   num_positions = lengths(mask).astype(jnp.float32)
   estimate = Estimate(
     log_likelihood=iwae(*weights),
@@ -336,10 +334,6 @@ def _noise(keys, k, shape) -> Array:
   """
   _, length, channels = shape
   keys = jax.vmap(jax.random.fold_in, (0, None))(keys, k)
-  keys = jax.vmap(_fold_in_each, (0, None))(keys, jnp.arange(length))
+  keys = jax.vmap(fold_in_each, (0, None))(keys, jnp.arange(length))
   draw = functools.partial(jax.random.normal, shape=(channels,))
   return jax.vmap(jax.vmap(draw))(keys)
-
-
-def _fold_in_each(key, numbers):
-  return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)

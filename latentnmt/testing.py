@@ -56,7 +56,8 @@ def check_prior(prior: nn.Module, key: Key) -> None:
 
   With randomly perturbed parameters, on sentences of different lengths:
   shapes and dtypes; that padding, of latents and of the source, is invisible;
-  that gradients are finite; that draws are zero on padding and have the
+  that gradients are finite; that draws are zero on padding, depend on the key
+  and on nothing else that is random, and have the
   density that `log_prob` says (the score identities E[grad log p] = 0 and
   E[-(z - E z) . grad log p] = dimensions); that this density integrates to
   one (reverse importance sampling); and `kl`, where offered, against its
@@ -137,7 +138,11 @@ def _check_draws(call, shape, mask, source, key):
     padded = np.asarray(jnp.where(mask[..., None], 0, value))
     assert not padded.any(), f"{name}: not zero on padded positions"
     assert np.isfinite(value).all(), f"{name}: not finite"
-  _close(call("sample", key, mask, source), draw, "sample ignores its key")
+  again = call("sample", key, mask, source)
+  _close(again, draw, "sample is not a function of its key")
+  other = call("sample", jax.random.fold_in(key, 1), mask, source)
+  real = np.asarray(mask)
+  assert (other[real] != draw[real]).any(), "sample ignores its key"
 
 
 def _check_density(call, mask, source, key):

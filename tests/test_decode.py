@@ -123,14 +123,34 @@ def test_scores_are_the_models_log_probabilities(method):
   assert not hypotheses.tokens[2].any() and not hypotheses.scores[2].any()
 
 
-@pytest.mark.parametrize("method", [Beam(), Delta(2, lengths=2)], ids=str)
+def test_the_longest_translation_is_the_sources_length_and_thirty():
+  model, params, _ = built(AUTOREGRESSIVE)
+  table = params["embedding"]["table"]
+  never_ends = {**params, "embedding": {"table": table.at[EOS].set(-9.0)}}
+  norm = {**params["decoder"]["norm"], "bias": jnp.full(16, 9.0)}
+  never_ends["decoder"] = {**params["decoder"], "norm": norm}
+  for method in (Greedy(), Beam(3)):
+    hypotheses = translate(model, never_ends, X, method)
+    for n in range(hypotheses.tokens.shape[1]):
+      found = [len(sentence(y)) for y in hypotheses.tokens[:, n]]
+      assert found == [34, 32, 0, 33]
+      assert [sentence(hypotheses.tokens[r, n])[-1] for r in ROWS] == [EOS] * 3
+
+
+@pytest.mark.parametrize(
+  "method",
+  [Beam(), Delta(2, lengths=2), Delta(0, 2, samples=3, temperature=1.0)],
+  ids=str,
+)
 def test_a_translation_does_not_depend_on_its_batch(method):
   model, params, _ = built(
     AUTOREGRESSIVE if isinstance(method, Beam) else GAUSS
   )
-  together = translate(model, params, X, method)
+  keys = jax.random.split(KEY, len(X))
+  together = translate(model, params, X, method, key=keys)
   for row, size in ((0, 4), (1, 2)):
-    alone = translate(model, params, X[row : row + 1, :size], method)
+    x, key = X[row : row + 1, :size], keys[row : row + 1]
+    alone = translate(model, params, x, method, key=key)
     width = min(alone.tokens.shape[2], together.tokens.shape[2])
     np.testing.assert_array_equal(
       alone.tokens[0, :, :width], together.tokens[row, :, :width]
@@ -316,6 +336,47 @@ def test_lines_come_back_in_their_order(tokenizer):
   assert len(lines) == len(LINES) and len(seen) >= 1
   assert again[::-1] == lines
   assert decode.translate_lines(model, params, tokenizer, [], Greedy()) == []
+
+
+def test_blank_lines_never_reach_the_model(tokenizer, monkeypatch):
+  model, params, _ = built(AUTOREGRESSIVE)
+  # A model that would say something to nothing.
+  seen = []
+  monkeypatch.setattr(
+    decode,
+    "translate",
+    lambda model, params, x, *_: seen.append(x) or translate(
+      model, params, x, Greedy()
+    ),
+  )  # fmt: skip
+  lines = decode.translate_lines(
+    model, params, tokenizer, ["a b", "", " ", "b"], Greedy()
+  )
+  assert lines[1:3] == ["", ""]
+  assert sum(int((x[:, 0] > 0).sum()) for x in seen) == 2
+
+
+def test_what_a_line_draws_does_not_depend_on_batching(tokenizer):
+  model, params, _ = built(GAUSS)
+  lines = ["b a c", "", "a", "c b a", "a b"] * 3
+  method = Delta(0, temperature=30.0)
+  drawn = [
+    decode.translate_lines(
+      model, params, tokenizer, lines, method, key=key, batch_tokens=size
+    )
+    for key, size in ((KEY, 8), (KEY, 999), (jax.random.key(1), 999))
+  ]
+  assert drawn[0] == drawn[1] != drawn[2]
+  # Lines of the same source draw each its own.
+  assert drawn[0][:5] != drawn[0][5:10]
+
+
+def test_keys_are_one_or_one_for_each_sentence():
+  model, params, _ = built(GAUSS)
+  with pytest.raises(InputError, match="3,.* keys for 4 sentences"):
+    translate(model, params, X, Delta(), key=jax.random.split(KEY, 3))
+  with pytest.raises(InputError, match="not a uint32 key"):
+    translate(model, params, X, Delta(), key=jax.random.PRNGKey(0))
 
 
 def test_too_long_a_line_is_said_unless_truncation_is_asked(tokenizer):

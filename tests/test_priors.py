@@ -3,14 +3,16 @@ import dataclasses
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from latentnmt import config as cfg
 from latentnmt import distributions, testing
-from latentnmt.masks import masked_sum
+from latentnmt.masks import length_mask, masked_sum
 from latentnmt.priors import GaussianPrior, StandardNormalPrior, build_prior
-from latentnmt.types import InputError
+from latentnmt.types import InputError, Source
 
+KEY = jax.random.key(0)
 TRANSFORMER = cfg.TransformerConfig(20, width=16, hidden=32, heads=2)
 
 PRIORS = {
@@ -25,6 +27,21 @@ def test_contract(name):
   testing.check_prior(PRIORS[name](), jax.random.key(1))
 
 
+@pytest.mark.parametrize("name", PRIORS)
+def test_without_temperature_the_centre_is_drawn(name):
+  prior = PRIORS[name]()
+  source = Source(jax.random.normal(KEY, (2, 3, 16)), jnp.ones((2, 3), bool))
+  mask = length_mask(jnp.array([4, 2]), 4)
+  z = jnp.zeros((2, 4, prior.channels))
+  params = prior.init(KEY, z, mask, source, method="log_prob")
+  params = testing.perturb(params, KEY)
+  draw = prior.apply(
+    params, KEY, mask, source, temperature=0.0, method="sample"
+  )
+  center = prior.apply(params, mask, source, method="center")
+  np.testing.assert_allclose(draw, center, atol=1e-6)
+
+
 class SeesPadding(StandardNormalPrior):
   def log_prob(self, z, mask, source):
     return jnp.sum(distributions.standard_normal_log_prob(z), axis=(1, 2))
@@ -33,6 +50,12 @@ class SeesPadding(StandardNormalPrior):
 class TooWide(StandardNormalPrior):
   def sample(self, key, mask, source, *, temperature=1.0):
     return 1.2 * super().sample(key, mask, source, temperature=temperature)
+
+
+class IgnoresKey(StandardNormalPrior):
+  def sample(self, key, mask, source, *, temperature=1.0):
+    key = jax.random.key(0)
+    return super().sample(key, mask, source, temperature=temperature)
 
 
 class Unnormalised(StandardNormalPrior):
@@ -50,6 +73,7 @@ class WrongKl(StandardNormalPrior):
   "broken, message",
   [
     (SeesPadding, "padded"),
+    (IgnoresKey, "ignores its key"),
     (TooWide, "agree|dimensions"),
     (Unnormalised, "integrate"),
     (WrongKl, "kl is not"),

@@ -24,6 +24,7 @@ from latentnmt.decode.methods import (
   Method,
   parse_method,
 )
+from latentnmt.keys import fold_in_each, row_keys
 from latentnmt.models import AutoregressiveTransformer, LatentTransformer
 from latentnmt.text import Tokenizer
 from latentnmt.types import (
@@ -71,10 +72,13 @@ def translate(
     method: `Greedy` or `Beam` for autoregressive models, `Delta` for latent.
     score: ranks the candidates of `Delta` instead of the model's own bound,
       for example `teacher_score(teacher, teacher_params)`.
-    key: for `Delta` at a temperature; by default jax.random.key(0).
+    key: for `Delta` at a temperature: one key, of which sentence b gets
+      fold_in(key, b), or typed keys [B], one for each sentence; by default
+      jax.random.key(0). What a sentence draws does not depend on its batch.
 
   Raises:
-    InputError: for a method that is not of the model's family.
+    InputError: for a method that is not of the model's family, more lengths
+      than its predictor tells apart, or keys that are not one or B.
   """
   x = jnp.asarray(x)
   match model, method:
@@ -84,7 +88,7 @@ def translate(
       return beam_search(model, method, params, x)
     case LatentTransformer(), Delta():
       key = jax.random.key(0) if key is None else key
-      return delta(model, method, params, x, score, key)
+      return delta(model, method, params, x, score, row_keys(key, len(x)))
   raise InputError(
     f"{type(model).__name__} cannot decode by {method}; autoregressive models"
     " take greedy or beam, latent models delta."
@@ -99,6 +103,7 @@ def translate_lines(
   method: Method,
   *,
   score: Score | None = None,
+  key: Key | None = None,
   batch_tokens: int = 4096,
   progress: Callable[[Iterable], Iterable] | None = None,
   truncate: bool = False,
@@ -109,9 +114,10 @@ def translate_lines(
     model: either family.
     params: its parameters.
     tokenizer: of the run.
-    lines: source sentences; an empty line gives an empty line.
+    lines: source sentences; a blank line gives an empty line.
     method: see `translate`.
     score: see `translate`.
+    key: line i draws with fold_in(key, i); by default jax.random.key(0).
     batch_tokens: rows times source length of a batch.
     progress: wraps the list of batches, as tqdm does.
     truncate: cut sources that are longer than the model takes, rather than
@@ -122,13 +128,17 @@ def translate_lines(
   """
   x = encode_lines(model, tokenizer, lines, truncate)
   results = [""] * len(lines)
-  shapes = min(-(-len(x) // _LINES_PER_SHAPE), _MAX_SHAPES)
+  number = np.array([i for i, ids in enumerate(x) if ids != [EOS]], int)
+  shapes = min(-(-len(number) // _LINES_PER_SHAPE), _MAX_SHAPES)
   batches = data.length_batches(
-    x, batch_tokens=batch_tokens, max_shapes=shapes
+    [x[i] for i in number], batch_tokens=batch_tokens, max_shapes=shapes
   )
+  key = jax.random.key(0) if key is None else key
   pending = None
   for ids, tokens in progress(batches) if progress else batches:
-    hypotheses = translate(model, params, tokens, method, score)
+    ids = np.where(ids < 0, -1, number[ids])
+    keys = fold_in_each(key, np.maximum(ids, 0))
+    hypotheses = translate(model, params, tokens, method, score, keys)
     # Fetch a batch only once the next is under way.
     if pending:
       _collect(results, tokenizer, *pending)

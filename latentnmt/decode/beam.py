@@ -10,7 +10,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from latentnmt.decode.methods import Beam
-from latentnmt.masks import take_rows, token_mask
+from latentnmt.masks import lengths, take_rows, token_mask
 from latentnmt.models import AutoregressiveTransformer
 from latentnmt.types import (
   EOS,
@@ -22,8 +22,8 @@ from latentnmt.types import (
   Tokens,
 )
 
-# How many more tokens than its source a translation may have: the bound of
-# the length predictor.
+# How many more tokens than its own source a translation may have, whatever
+# the batch: the bound of the length predictor.
 _EXTRA_LENGTH = 30
 _NEVER = -1e9
 
@@ -59,10 +59,11 @@ def beam_search(
   size, t_max = method.size, x.shape[1] + _EXTRA_LENGTH
   apply = functools.partial(model.apply, {"params": params})
   memory, cache = apply(x, t_max, size, method="start")
-  real = jnp.any(token_mask(x), axis=1)
+  length = lengths(token_mask(x))
+  real, limit = length > 0, length + _EXTRA_LENGTH
 
   def more(beams: _Beams):
-    return (beams.t < t_max) & ~jnp.all(_done(beams.score) | ~real)
+    return jnp.any(real & ~_done(beams.score) & (beams.t < limit))
 
   def grow(beams: _Beams) -> _Beams:
     history = _history(beams.slots, beams.t)
@@ -72,8 +73,7 @@ def beam_search(
     logits, cache = apply(
       previous, beams.t, beams.cache, history, memory, method="step"
     )
-    last = beams.t == t_max - 1
-    log_probs = _next_log_probs(logits, last)
+    log_probs = _next_log_probs(logits, last=beams.t >= limit - 1)
     return _select(beams.replace(cache=cache), log_probs, method)
 
   beams = lax.while_loop(more, grow, _first(x.shape[0], size, t_max, cache))
@@ -113,11 +113,11 @@ def _history(slots: Array, t: Array) -> Mask:
 
 
 def _next_log_probs(logits: Array, last: Array) -> Array:
-  """float32[B, N, V]; PAD is never written, and `last` allows EOS alone."""
+  """float32[B, N, V]; no PAD, and EOS alone where bool[B] `last` is true."""
   log_probs = nn.log_softmax(logits)
   token = jnp.arange(logits.shape[-1])
-  banned = (token == PAD) | (last & (token != EOS))
-  return jnp.where(banned[None, None, :], 2 * _NEVER, log_probs)
+  banned = (token == PAD)[None] | last[:, None] & (token != EOS)[None]
+  return jnp.where(banned[:, None, :], 2 * _NEVER, log_probs)
 
 
 def _select(beams: _Beams, log_probs: Array, method: Beam) -> _Beams:

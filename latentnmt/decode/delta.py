@@ -49,7 +49,7 @@ def delta(
   params: Params,
   x: Tokens,
   score: Score | None,
-  key: Key,
+  keys: Key,
 ) -> Hypotheses:
   """`lengths` times `samples` candidates for int32[B, S]; see `Delta`."""
   if method.lengths > model.most_lengths:
@@ -65,7 +65,7 @@ def delta(
   own = ranked and score is None
   tokens, scores = _refine(
     model, method, params, source, length, log_pl, max(t_max, int(step)), own,
-    key,
+    keys,
   )  # fmt: skip
   if score is not None:
     scores = score(x, tokens)
@@ -84,7 +84,7 @@ def _propose(model, count, params, x) -> tuple[Source, Array, Nats]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
 def _refine(
-  model, method, params, source, length, log_pl, t_max, own_bound, key
+  model, method, params, source, length, log_pl, t_max, own_bound, keys
 ):
   """Candidates int32[B, N, T + 1] and their scores float32[B, N]."""
   apply = functools.partial(model.apply, {"params": params})
@@ -93,11 +93,15 @@ def _refine(
     mask = length_mask(length, t_max)
     if method.temperature == 0:
       return apply(mask, source, method="center")[None]
-    draw = functools.partial(
-      apply, temperature=method.temperature, method="sample"
-    )
-    keys = jax.random.split(key, method.samples)
-    z = jax.vmap(lambda key: draw(key, mask, source))(keys)
+
+    def draw(key, k, mask, source):  # of one row: [T, C]
+      one = jax.tree.map(lambda leaf: leaf[None], (mask, source))
+      key = jax.random.fold_in(key, k)
+      return apply(key, *one, method.temperature, method="sample")[0]
+
+    each_row = jax.vmap(draw, in_axes=(0, None, 0, 0))
+    each_sample = jax.vmap(each_row, in_axes=(None, 0, None, None))
+    z = each_sample(keys, jnp.arange(method.samples), mask, source)
     if method.samples == 1:
       return z
     return z.at[0].set(apply(mask, source, method="center"))
