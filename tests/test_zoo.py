@@ -8,8 +8,8 @@ from latentnmt.models import num_parameters
 from latentnmt.types import InputError
 
 # Millions of parameters at V = 31,500, from the size formulas of the paper's
-# public code, verified there against its graph; with its 32 target-space rows
-# taken off, of which it uses one.
+# public code, verified there against its graph. They count its 32 target-space
+# rows, of which it uses one and we have none.
 COUNTS = {
   "transformer_small": 17.27,
   "transformer_base": 60.25,
