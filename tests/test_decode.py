@@ -358,7 +358,7 @@ def test_blank_lines_never_reach_the_model(tokenizer, monkeypatch):
 
 def test_what_a_line_draws_does_not_depend_on_batching(tokenizer):
   model, params, _ = built(GAUSS)
-  lines = ["b a c", "", "a", "c b a", "a b"] * 3
+  lines = ["b a c", "", "a", "c b a", "a b"] * 8
   method = Delta(0, temperature=30.0)
   drawn = [
     decode.translate_lines(
@@ -368,7 +368,7 @@ def test_what_a_line_draws_does_not_depend_on_batching(tokenizer):
   ]
   assert drawn[0] == drawn[1] != drawn[2]
   # Lines of the same source draw each its own.
-  assert drawn[0][:5] != drawn[0][5:10]
+  assert len({tuple(drawn[0][i : i + 5]) for i in range(0, 40, 5)}) > 1
 
 
 def test_keys_are_one_or_one_for_each_sentence():
