@@ -28,7 +28,7 @@ _RANGES = (
     "0 or more",
     lambda value: 0 <= value < math.inf,
     "seed warmup schedule_restart clip kl_start kl_ramp alpha patience"
-    " keep_every",
+    " keep_every posterior_gain",
   ),
   ("above 0", lambda value: 0 < value < math.inf, "learning_rate adam_eps"),
   (

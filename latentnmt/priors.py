@@ -141,7 +141,10 @@ def _custom(target: str, **fields) -> nn.Module:
       f"prior={target!r} is not of the form package.module:Class."
     )
   try:
-    return getattr(importlib.import_module(module), name)(**fields)
+    prior = getattr(importlib.import_module(module), name)(**fields)
   except (ImportError, AttributeError, TypeError, ValueError) as error:
     reason = " ".join(str(error).split())
     raise InputError(f"Cannot build the prior {target!r}: {reason}.") from error
+  if not isinstance(prior, nn.Module):
+    raise InputError(f"The prior {target!r} is no Linen module.")
+  return prior

@@ -115,7 +115,15 @@ def test_a_custom_prior_is_built_from_its_path_and_keeps_the_contract():
 
 
 @pytest.mark.parametrize(
-  "target", ["math", "math:Nothing", "no_such_module:Prior", "math:sqrt", ":X"]
+  "target",
+  [
+    "math",
+    "math:Nothing",
+    "no_such_module:Prior",
+    "math:sqrt",
+    ":X",
+    "collections:OrderedDict",
+  ],
 )
 def test_a_prior_that_cannot_be_built_is_one_line(target):
   config = cfg.LatentConfig(TRANSFORMER, prior=cfg.CustomPriorConfig(target))
