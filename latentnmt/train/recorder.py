@@ -62,6 +62,7 @@ class Recorder:
   def add(self, values: dict[str, Array]) -> None:
     """Takes the metrics of one step, without waiting for them."""
     self._pending.append(values)
+    self._bar.update()
     if sharding.must_wait():
       jax.block_until_ready(values)
 
@@ -72,9 +73,6 @@ class Recorder:
       FloatingPointError: where a gradient was not finite and the
         configuration says to stop.
     """
-    for values in self._pending:
-      jax.block_until_ready(values)
-      self._bar.update()
     rows, self._pending = jax.device_get(self._pending), []
     first, self._step = self._step + 1, self._step + len(rows)
     compiling = self._programs.seconds - self._compiled
