@@ -124,6 +124,8 @@ def start(*arguments, **options):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
+    # A shell starts its background jobs with interruptions ignored.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     **options,
   )
 
