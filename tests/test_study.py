@@ -119,15 +119,19 @@ def test_a_study_can_be_moved(tmp_path):
 
 def start(*arguments, **options):
   command = [sys.executable, "-m", "experiments.study", *map(str, arguments)]
-  return subprocess.Popen(
-    command,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    # A shell starts its background jobs with interruptions ignored.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    **options,
-  )
+  # A shell starts its background jobs with interruptions ignored, which they
+  # would pass on.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    return subprocess.Popen(
+      command,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      **options,
+    )
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 def finish(process):
