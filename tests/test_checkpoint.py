@@ -123,6 +123,7 @@ def test_of_equal_evaluations_the_last_is_the_best_everywhere(tmp_path):
     _, progress = checkpoints.restore(_state(0, 0.0))
   assert progress == Progress(7.0, 3, 4)
   assert checkpoint.find_step(run) == 3
+  assert checkpoint.steps(run) == [3, 5, 6]
 
 
 def test_a_checkpoint_that_is_being_removed_is_not_seen(tmp_path):
@@ -130,7 +131,7 @@ def test_a_checkpoint_that_is_being_removed_is_not_seen(tmp_path):
   with Checkpoints(run) as checkpoints:
     _save(checkpoints, {1: 9.0, 2: 2.0})
   (run / "checkpoints" / "1" / "metrics" / "metrics").unlink()
-  assert checkpoint.find_step(run) == 2
+  assert checkpoint.find_step(run) == 2 and checkpoint.steps(run) == [2]
   with pytest.raises(InputError, match="no checkpoint of step 1; it has 2"):
     checkpoint.find_step(run, 1)
   assert (run / "checkpoints" / "1").is_dir()  # reading tidies nothing up
@@ -169,6 +170,9 @@ def test_what_is_missing_is_said(tmp_path):
   run = checkpoint.create(tmp_path / "run", workers.config(), _Tokenizer())
   with pytest.raises(InputError, match="no checkpoint yet; train it first"):
     checkpoint.load(run)
+  assert checkpoint.steps(run) == []
+  with pytest.raises(InputError, match="not a run directory"):
+    checkpoint.steps(tmp_path)
   with Checkpoints(run) as checkpoints:
     _save(checkpoints, {1: 2.0, 2: 1.0})
   with pytest.raises(InputError, match="no checkpoint of step 7; it has 1, 2"):

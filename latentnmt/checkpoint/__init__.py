@@ -18,6 +18,7 @@ from latentnmt.checkpoint.checkpoints import (
   example_batch,
   find_step,
   load,
+  steps,
 )
 from latentnmt.checkpoint.directory import (
   append_line,
@@ -48,6 +49,7 @@ __all__ = [
   "read_config",
   "read_lines",
   "read_results",
+  "steps",
   "write_hypotheses",
   "write_lines",
 ]

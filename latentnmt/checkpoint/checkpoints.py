@@ -252,19 +252,36 @@ def find_step(run: str | os.PathLike, step: int | None = None) -> int:
   Raises:
     InputError: as `load`.
   """
-  read_config(run)
-  scores = _scores(_folder(run))
-  steps = sorted(s for s, bleu in scores.items() if bleu is not None)
-  if not steps:
+  scores = _judged(run)
+  if not scores:
     raise InputError(f"{run} has no checkpoint yet; train it first.")
-  if step is not None and step not in steps:
+  if step is not None and step not in scores:
     raise InputError(
       f"{run} has no checkpoint of step {step}; it has"
-      f" {', '.join(map(str, steps))}."
+      f" {', '.join(map(str, sorted(scores)))}."
     )
   if step is None:
-    return max(steps, key=lambda s: (scores[s], s))
+    return max(scores, key=lambda s: (scores[s], s))
   return step
+
+
+def steps(run: str | os.PathLike) -> list[int]:
+  """The steps that `load` can read, in order: those with a dev BLEU.
+
+  The run may still be training: nothing there is touched, and what is listed
+  now may be removed before it is loaded.
+
+  Raises:
+    InputError: if `run` is no run directory.
+  """
+  return sorted(_judged(run))
+
+
+def _judged(run: str | os.PathLike) -> dict[int, float]:
+  """Dev BLEU of each checkpoint that has one."""
+  read_config(run)
+  scores = _scores(_folder(run))
+  return {step: bleu for step, bleu in scores.items() if bleu is not None}
 
 
 def _abstract_params(model: nn.Module) -> Params:
