@@ -25,7 +25,7 @@ from latentnmt import checkpoint, data, decode, models, zoo
 from latentnmt.types import InputError, Params
 
 _RUN = common.run_flag(required=False)
-_CHECKPOINT = common.checkpoint_flag()
+common.checkpoint_flag()
 _DATA = common.data_flag(required=False)
 _SPLIT = common.split_flag()
 _PRESET = flags.DEFINE_string("preset", None, "Instead of --run: a preset.")
@@ -94,7 +94,8 @@ def _trained() -> Subject:
   if not _DATA.value:
     raise InputError("Give --data for the sentences to decode with --run.")
   sources = data.PreparedData.open(_DATA.value).sources(_SPLIT.value)
-  model, params, tokenizer = checkpoint.load(_RUN.value, _CHECKPOINT.value)
+  (step,) = common.checkpoint_steps(_RUN.value)
+  model, params, tokenizer = checkpoint.load(_RUN.value, step)
   x = _of_median_length(tokenizer.encode(sources))
   return Subject(_RUN.value, model, params, x, _SPLIT.value)
 

@@ -53,11 +53,37 @@ def split_flag(default: str = "test"):
   )
 
 
-def checkpoint_flag():
-  """The flag --checkpoint: a step, by default the best on dev."""
-  return flags.DEFINE_integer(
-    "checkpoint", None, "Step of the checkpoint; default the best on dev.", 0
+def checkpoint_flag(several: bool = False):
+  """The flag --checkpoint: "best" or a step, or "kept" where several may be.
+
+  `checkpoint_steps` says which steps it asks for.
+  """
+  words = {"best": "(on dev)"}
+  if several:
+    words["kept"] = "(each that there is)"
+  choices = ", ".join(f"{word} {what}" for word, what in words.items())
+  flag = flags.DEFINE_string("checkpoint", "best", f"{choices} or a step.")
+  flags.register_validator(
+    flag,
+    lambda value: value in words or value.isdecimal(),
+    f"give {', '.join(words)} or a step",
   )
+  return flag
+
+
+def checkpoint_steps(run) -> list[int]:
+  """Steps of a run that --checkpoint asks for, in order.
+
+  Raises:
+    InputError: if there are none.
+  """
+  from latentnmt import checkpoint  # imports JAX, which takes seconds
+
+  value = flags.FLAGS.checkpoint
+  if value == "kept":
+    return checkpoint.steps(run) or [checkpoint.find_step(run)]
+  step = None if value == "best" else int(value)
+  return [checkpoint.find_step(run, step)]
 
 
 def methods_flag():

@@ -27,7 +27,7 @@ from latentnmt import checkpoint, config, data, decode
 from latentnmt.types import InputError
 
 _RUN = common.run_flag("Run directory of the teacher.")
-_CHECKPOINT = common.checkpoint_flag()
+common.checkpoint_flag()
 _DATA = common.data_flag()
 _OUT = flags.DEFINE_string(
   "out", None, "Prepared data directory to write.", required=True
@@ -65,12 +65,13 @@ def main(argv):
 def _provenance(prepared: data.PreparedData, method: decode.Method) -> dict:
   """What determines the new targets."""
   settings = config.to_dict(checkpoint.read_config(_RUN.value))
+  (step,) = common.checkpoint_steps(_RUN.value)
   digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
   return {
     "data": prepared.fingerprint,
     "teacher": Path(_RUN.value).name,
     "teacher_config": digest[:16],
-    "step": checkpoint.find_step(_RUN.value, _CHECKPOINT.value),
+    "step": step,
     "method": str(method),
   }
 

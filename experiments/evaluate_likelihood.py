@@ -37,7 +37,7 @@ from latentnmt.text import UNK
 from latentnmt.types import Estimate
 
 _RUN = common.run_flag()
-_CHECKPOINT = common.checkpoint_flag()
+common.checkpoint_flag()
 _DATA = common.data_flag()
 _SPLIT = common.split_flag()
 _SAMPLES = flags.DEFINE_integer(
@@ -206,7 +206,7 @@ def main(argv):
   run, split = _RUN.value, _SPLIT.value
   prepared = PreparedData.open(_DATA.value)
   sources, targets = prepared.sources(split), prepared.targets(split)
-  step = checkpoint.find_step(run, _CHECKPOINT.value)
+  (step,) = common.checkpoint_steps(run)
   model, params, tokenizer = checkpoint.load(run, step)
   estimate = likelihood.log_likelihood_lines(
     model,

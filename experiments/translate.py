@@ -22,7 +22,7 @@ from latentnmt.config import AutoregressiveConfig
 from latentnmt.types import InputError
 
 _RUN = common.run_flag()
-_CHECKPOINT = common.checkpoint_flag()
+common.checkpoint_flag()
 _DATA = common.data_flag(required=False)
 _SPLIT = common.split_flag()
 _INPUT = flags.DEFINE_string(
@@ -49,7 +49,7 @@ def main(argv):
   if _DATA.value:
     common.refuse(["output"], "is for --input; --data writes into the run")
   lines, fingerprint = _sources()
-  step = checkpoint.find_step(_RUN.value, _CHECKPOINT.value)
+  (step,) = common.checkpoint_steps(_RUN.value)
   model, params, tokenizer = checkpoint.load(_RUN.value, step)
   _check_family(model, methods)
   about = {
