@@ -26,7 +26,14 @@ setup(
     "tqdm>=4.60",
   ],
   extras_require={
-    "test": ["chex>=0.1.90", "pytest>=8", "ruff>=0.6", "tensorboardX>=2.6"],
+    "test": [
+      "chex>=0.1.90",
+      "matplotlib>=3.8",
+      "pytest>=8",
+      "ruff>=0.6",
+      "tensorboardX>=2.6",
+    ],
+    "plots": ["matplotlib>=3.8"],
     "tensorboard": ["tensorboardX>=2.6"],
     "notebooks": ["ipykernel>=6", "matplotlib>=3.8", "nbclient>=0.10"],
   },
