@@ -29,10 +29,10 @@ def _state(step, value) -> TrainState:
 
 
 def _save(checkpoints, scores):
-  """Saves a state of value step + 0.5 at each step of {step: bleu}."""
+  """Saves a state of value step + 0.5 at each step of {step: bleu or None}."""
   progress = Progress()
   for step, bleu in scores.items():
-    progress = progress.after(step, bleu)
+    progress = progress if bleu is None else progress.after(step, bleu)
     checkpoints.save(_state(step, step + 0.5), progress, bleu)
 
 
@@ -53,6 +53,28 @@ def test_latest_best_and_every_nth_are_kept(tmp_path):
     state, progress = checkpoints.restore(_state(0, 0.0))
   assert progress == Progress(best=9.0, best_step=6, evaluations_since=3)
   chex.assert_trees_all_equal(state, _state(12, 12.5))
+
+
+def test_one_without_a_dev_bleu_is_there_while_it_is_the_latest(tmp_path):
+  run = checkpoint.create(tmp_path / "run", workers.config(), _Tokenizer())
+  with Checkpoints(run) as checkpoints:
+    _save(checkpoints, {1: None})
+    assert checkpoints.steps() == [1] and checkpoints.best() is None
+  with pytest.raises(InputError, match="no checkpoint yet"):
+    checkpoint.find_step(run)
+  with Checkpoints(run) as checkpoints:
+    assert checkpoints.restore(_state(0, 0.0))[0].step == 1
+    _save(checkpoints, {2: None})
+    assert checkpoints.steps() == [2]
+    _save(checkpoints, {3: 7.0, 4: 1.0, 5: 2.0, 6: None, 7: None})
+  assert checkpoint.steps(run) == [3, 4, 5] and checkpoint.find_step(run) == 3
+  with Checkpoints(run) as checkpoints:
+    assert checkpoints.steps() == [3, 4, 5, 7] and checkpoints.best() == 3
+    state, progress = checkpoints.restore(_state(0, 0.0))
+    assert state.step == 7 and progress == Progress(7.0, 3, 2)
+    _save(checkpoints, {8: 0.0})
+    assert checkpoints.steps() == [3, 5, 8]
+  assert sorted(os.listdir(run / "checkpoints")) == ["3", "5", "8"]
 
 
 def test_without_checkpoints_the_initial_state_comes_back(tmp_path):

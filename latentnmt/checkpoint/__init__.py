@@ -2,7 +2,8 @@
 
   config.json      the ExperimentConfig
   vocab.model      the tokenizer
-  checkpoints/     latest two, best by dev BLEU, every `keep_every` steps
+  checkpoints/     latest two, best by dev BLEU, every `keep_every` steps, and
+                   while training one between evaluations, to continue from
   metrics.jsonl    one line per log point and dev evaluation
   finished.json    written last: why and where training ended
   hypotheses/      <split>.<method>.txt, translations

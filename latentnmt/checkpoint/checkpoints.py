@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import logging
+import math
 import os
 import pathlib
 import shutil
+import time
 from typing import Any
 
 import flax.linen as nn
@@ -49,6 +51,9 @@ class Progress:
 class Checkpoints:
   """A run's checkpoints: the latest two, the best, every `keep_every` steps.
 
+  Those have a dev BLEU. One without, to continue from and for nothing else, is
+  there for as long as it is the latest of all.
+
   Parameters and optimiser state are separate items, so that decoding reads
   the parameters only. Saving is asynchronous; use as a context manager, or
   `close` to wait for the last one.
@@ -63,21 +68,15 @@ class Checkpoints:
   """
 
   def __init__(self, run: str | os.PathLike, keep_every: int = 0):
-    self._run = pathlib.Path(run)
-    policies = [
-      _policies.LatestN(2),
-      _policies.BestN(get_metric_fn=_bleu, n=1),
-    ]
-    if keep_every:
-      policies.append(_policies.EveryNSteps(keep_every))
+    self._run, self._saved = pathlib.Path(run), time.monotonic()
     folder = _folder(run)
     _remove_damaged(folder)
     self._manager = ocp.CheckpointManager(
       folder,
       item_names=("params", "optimizer", "progress"),
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=_policies.AnyPreservationPolicy(policies),
-        # best_fn too: without it Orbax does not write the metrics to disk.
+        preservation_policy=_Preserved(keep_every),
+        # Without it Orbax does not write the metrics to disk.
         best_fn=_bleu,
         save_decision_policy=_policies.FixedIntervalPolicy(1),
         cleanup_tmp_directories=True,
@@ -100,10 +99,21 @@ class Checkpoints:
 
   def best(self) -> int | None:
     """The last step of the highest dev BLEU, None before the first."""
-    return self._manager.best_step()
+    step = self._manager.best_step()
+    return step if step is not None and self._manager.metrics(step) else None
 
-  def save(self, state: Any, progress: Progress, bleu: float) -> None:
-    """Saves a state (with `step`, `params` and `opt_state`) at its step."""
+  def age(self) -> float:
+    """Seconds since a state was saved last, or since this was made."""
+    return time.monotonic() - self._saved
+
+  def save(
+    self, state: Any, progress: Progress, bleu: float | None = None
+  ) -> None:
+    """Saves a state (with `step`, `params` and `opt_state`) at its step.
+
+    Without a dev BLEU it is never the best nor what `load` finds, and the next
+    one takes its place.
+    """
     self._manager.save(
       int(state.step),
       args=ocp.args.Composite(
@@ -113,8 +123,9 @@ class Checkpoints:
         ),
         progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
       ),
-      metrics={"bleu": float(bleu)},
+      metrics={} if bleu is None else {"bleu": float(bleu)},
     )
+    self._saved = time.monotonic()
 
   def restore(self, state: Any) -> tuple[Any, Progress]:
     """The latest state that can be read, else the one given.
@@ -172,29 +183,47 @@ class Checkpoints:
     self._manager.close()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Preserved:
+  """Which checkpoints Orbax preserves: see `Checkpoints`."""
+
+  keep_every: int
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    """For each of the checkpoints, which come in order of their steps."""
+    del context
+    judged = [info for info in checkpoints if info.metrics]
+    kept = {info.step for info in [*judged[-2:], *checkpoints[-1:]]}
+    if judged:
+      kept.add(max(judged, key=lambda i: (_bleu(i.metrics), i.step)).step)
+    if self.keep_every:
+      kept |= {i.step for i in judged if i.step % self.keep_every == 0}
+    return [info.step in kept for info in checkpoints]
+
+
 def _folder(run: str | os.PathLike) -> pathlib.Path:
   return (pathlib.Path(run) / "checkpoints").resolve()
 
 
-def _scores(folder: pathlib.Path) -> dict[int, float | None]:
-  """Dev BLEU of each step saved; None if unreadable or just being removed."""
-  steps = [path for path in folder.glob("*") if path.name.isdecimal()]
-  return {int(path.name): _score(path) for path in steps}
+def _metrics(folder: pathlib.Path) -> dict[int, dict[str, float] | None]:
+  """Metrics of each step saved; None if unreadable or just being removed."""
+  paths = [path for path in folder.glob("*") if path.name.isdecimal()]
+  return {int(path.name): _metrics_of(path) for path in paths}
 
 
-def _score(step: pathlib.Path) -> float | None:
+def _metrics_of(step: pathlib.Path) -> dict[str, float] | None:
   try:
     metrics = json.loads((step / "metrics" / "metrics").read_text())
-    return _bleu(metrics)
-  except (OSError, ValueError, KeyError):
+  except (OSError, ValueError):
     return None
+  return metrics if isinstance(metrics, dict) else None
 
 
 def _remove_damaged(folder: pathlib.Path) -> None:
   """Removes what would keep Orbax from opening the folder at all."""
-  scores = _scores(folder)
-  damaged = [folder / str(s) for s, bleu in scores.items() if bleu is None]
-  if damaged and len(damaged) == len(scores):
+  metrics = _metrics(folder)
+  damaged = [folder / str(s) for s, found in metrics.items() if found is None]
+  if damaged and len(damaged) == len(metrics):
     raise InputError(
       f"The checkpoint {damaged[0]} cannot be read; delete it, or all of"
       " its folder to start again."
@@ -205,7 +234,7 @@ def _remove_damaged(folder: pathlib.Path) -> None:
 
 
 def _bleu(metrics: dict[str, float]) -> float:
-  return metrics["bleu"]
+  return metrics.get("bleu", -math.inf)
 
 
 def _abstract(tree: Any) -> Any:
@@ -280,8 +309,8 @@ def steps(run: str | os.PathLike) -> list[int]:
 def _judged(run: str | os.PathLike) -> dict[int, float]:
   """Dev BLEU of each checkpoint that has one."""
   read_config(run)
-  scores = _scores(_folder(run))
-  return {step: bleu for step, bleu in scores.items() if bleu is not None}
+  found = _metrics(_folder(run))
+  return {step: _bleu(metrics) for step, metrics in found.items() if metrics}
 
 
 def _abstract_params(model: nn.Module) -> Params:
