@@ -6,13 +6,14 @@ text -> Tokenizer -> tokens -> batches -> model.apply -> Terms -> loss
                                    +-> translate -> Hypotheses -> text -> BLEU
 
 The design in one page: `types` has the nouns, `config` the settings, `zoo` the
-presets; `text` and `data` make batches, `transformer`, `priors` and `models`
-make densities; `objectives` and `train` fit them, `decode` and `likelihood`
-ask them for translations and for log p(y|x); `checkpoint` is the run
-directory and `testing` checks priors of one's own.
+presets; `text` and `data` make batches; `transformer`, `bijections`, `priors`
+and `models` make densities; `objectives` and `train` fit them, `decode` and
+`likelihood` ask them for translations and for log p(y|x); `checkpoint` is the
+run directory and `testing` checks priors and bijections of one's own.
 """
 
 from latentnmt import (
+  bijections,
   checkpoint,
   data,
   decode,
@@ -28,11 +29,22 @@ from latentnmt import (
   transformer,
   zoo,
 )
+from latentnmt.bijections import (
+  ActNorm,
+  Bijection,
+  Chain,
+  Coupling,
+  Invertible1x1,
+  MultiScale,
+  Repeat,
+  Squeeze,
+)
 from latentnmt.checkpoint import load
 from latentnmt.config import (
   AutoregressiveConfig,
   CustomPriorConfig,
   ExperimentConfig,
+  FlowPriorConfig,
   GaussianPriorConfig,
   LatentConfig,
   StandardNormalPriorConfig,
@@ -58,7 +70,13 @@ from latentnmt.models import (
   num_parameters,
 )
 from latentnmt.objectives import negative_elbo
-from latentnmt.priors import GaussianPrior, Prior, StandardNormalPrior
+from latentnmt.priors import (
+  FlowPrior,
+  GaussianPrior,
+  Prior,
+  StandardNormalPrior,
+  initialise_prior,
+)
 from latentnmt.text import Tokenizer
 from latentnmt.train import fit
 from latentnmt.types import (
@@ -73,29 +91,40 @@ from latentnmt.types import (
 __version__ = "0.1.0"
 
 __all__ = [
+  "ActNorm",
   "AutoregressiveConfig",
   "AutoregressiveTransformer",
   "Batch",
   "Beam",
+  "Bijection",
+  "Chain",
+  "Coupling",
   "CustomPriorConfig",
   "Delta",
   "Estimate",
   "ExperimentConfig",
+  "FlowPrior",
+  "FlowPriorConfig",
   "GaussianPrior",
   "GaussianPriorConfig",
   "Greedy",
   "Hypotheses",
   "InputError",
+  "Invertible1x1",
   "LatentConfig",
   "LatentTransformer",
+  "MultiScale",
   "Prior",
+  "Repeat",
   "Source",
+  "Squeeze",
   "StandardNormalPrior",
   "StandardNormalPriorConfig",
   "Terms",
   "Tokenizer",
   "TrainConfig",
   "TransformerConfig",
+  "bijections",
   "bleu",
   "build",
   "checkpoint",
@@ -103,6 +132,7 @@ __all__ = [
   "decode",
   "distributions",
   "fit",
+  "initialise_prior",
   "likelihood",
   "load",
   "log_likelihood",

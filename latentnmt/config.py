@@ -44,7 +44,8 @@ def _check_ranges(config) -> None:
   for words, test, names in _RANGES:
     for name in names.split():
       value = getattr(config, name, None)
-      if value is not None and not test(value):
+      values = value if isinstance(value, tuple) else (value,)
+      if value is not None and not all(map(test, values)):
         raise InputError(f"{name}={value}; it should be {words}.")
 
 
@@ -122,6 +123,50 @@ class GaussianPriorConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FlowPriorConfig:
+  """A normalizing flow: Glow for sequences (Ma et al. 2019).
+
+  Attributes:
+    steps: of the flow in each level; each level but the first works at half
+      the length of the one before.
+    plans: of a step in each level, a letter for each coupling layer and what
+      it splits in two: "c" channels in a row, "a" alternate channels, "t"
+      positions in time.
+    hidden: width of a coupling layer's feed-forward part.
+    heads: attention heads of a coupling layer; one that is too narrow for
+      them has fewer.
+    coupling: "affine", or "additive" for one that preserves volume.
+    remat: recompute the activations of each step in the backward pass.
+  """
+
+  steps: tuple[int, ...] = (4, 8, 8)
+  plans: tuple[str, ...] = ("cat", "cat", "ca")
+  hidden: int = 640
+  heads: int = 8
+  coupling: str = "affine"
+  remat: bool = False
+
+  def __post_init__(self):
+    if not all(type(times) is int for times in self.steps):
+      raise InputError(f"steps={self.steps}; they should be whole numbers.")
+    _check_ranges(self)
+    if not self.steps or len(self.steps) != len(self.plans):
+      raise InputError(
+        f"steps={self.steps} and plans={self.plans} should be of one length,"
+        " that of the levels."
+      )
+    for plan in self.plans:
+      if not (isinstance(plan, str) and plan and set(plan) <= set("cat")):
+        raise InputError(
+          f"plans={self.plans}; a plan is made of the letters 'c', 'a' and 't'."
+        )
+    if self.coupling not in ("affine", "additive"):
+      raise InputError(
+        f"coupling={self.coupling!r}; valid are 'affine' and 'additive'."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
 class CustomPriorConfig:
   """A prior from the user's own code.
 
@@ -135,7 +180,10 @@ class CustomPriorConfig:
 
 
 PriorConfig = (
-  StandardNormalPriorConfig | GaussianPriorConfig | CustomPriorConfig
+  StandardNormalPriorConfig
+  | GaussianPriorConfig
+  | FlowPriorConfig
+  | CustomPriorConfig
 )
 
 
@@ -272,6 +320,7 @@ _CLASSES = {
     AutoregressiveConfig,
     StandardNormalPriorConfig,
     GaussianPriorConfig,
+    FlowPriorConfig,
     CustomPriorConfig,
     LatentConfig,
     TrainConfig,

@@ -297,7 +297,9 @@ class LatentTransformer(nn.Module):
     mean, scale = self.posterior(y, mask, source)
     z = mean + scale * jax.random.normal(key, mean.shape)
     log_py, uniform = self._log_probs(z, y, mask, source)
-    log_pz = self.prior.log_prob(z, mask, source)
+    # There is no data in `init`: a prior that starts from some waits.
+    seen = mask & (not self.is_initializing())
+    log_pz = self.prior.log_prob(z, seen, source)
     log_qz = masked_sum(distributions.normal_log_prob(z, mean, scale), mask)
     if hasattr(self.prior, "kl"):
       kl = self.prior.kl(mean, scale, mask, source)

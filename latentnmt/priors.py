@@ -6,7 +6,7 @@ where `mask` is false must not change a density, and samples are zero there.
 """
 
 import importlib
-from typing import Protocol
+from typing import Any, Protocol
 
 from flax import linen as nn
 import jax
@@ -14,19 +14,32 @@ import jax.numpy as jnp
 
 from latentnmt import config as cfg
 from latentnmt import distributions
+from latentnmt.bijections import glow
 from latentnmt.masks import masked_sum
 from latentnmt.transformer import (
   DecoderStack,
   WeightNormDense,
   add_positions,
 )
-from latentnmt.types import InputError, Key, Latents, Mask, Nats, Source
+from latentnmt.types import (
+  Batch,
+  InputError,
+  Key,
+  Latents,
+  Mask,
+  Nats,
+  Params,
+  Source,
+)
 
 
 class Prior(Protocol):
   """The contract. A prior may also offer `kl(mean, scale, mask, source)`.
 
   `kl` is then KL(N(mean, scale^2) || prior) in closed form, float32[B].
+  A prior whose parameters start from data says `data_dependent = True`: they
+  do where `init` runs through `log_prob`, and `initialise_prior` does that on
+  posterior samples. A model's own `init` shows a prior no real positions.
 
   Attributes:
     channels: C.
@@ -119,6 +132,90 @@ class GaussianPrior(nn.Module):
     return masked_sum(kl, mask)
 
 
+class FlowPrior(nn.Module):
+  """p(z|x) of z = f(e; x), e ~ N(0, I), for any bijection f.
+
+  log p(z|x) = log N(f^-1(z); 0, I) + log |det df^-1/dz|.
+
+  Attributes:
+    bijection: f, see `latentnmt.bijections`.
+    channels: C.
+  """
+
+  bijection: nn.Module
+  channels: int
+  data_dependent = True
+
+  @property
+  def length_multiple(self) -> int:
+    """That of the bijection."""
+    return getattr(self.bijection, "length_multiple", 1)
+
+  def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
+    """float32[B], nats."""
+    e, log_det = self.bijection.inverse(_real(z, mask), mask, source)
+    return masked_sum(distributions.standard_normal_log_prob(e), mask) + log_det
+
+  def sample(
+    self, key: Key, mask: Mask, source: Source, *, temperature: float = 1.0
+  ) -> Latents:
+    """float32[B, T, C]."""
+    noise = jax.random.normal(key, (*mask.shape, self.channels))
+    return self._forward(temperature * noise, mask, source)
+
+  def center(self, mask: Mask, source: Source) -> Latents:
+    """float32[B, T, C]: f(0), the mode of the noise in latent space.
+
+    This is not E[z], which has no closed form.
+    """
+    return self._forward(jnp.zeros((*mask.shape, self.channels)), mask, source)
+
+  def _forward(self, e: Latents, mask: Mask, source: Source) -> Latents:
+    z, _ = self.bijection.forward(_real(e, mask), mask, source)
+    return _real(z, mask)
+
+
+def _real(z: Latents, mask: Mask) -> Latents:
+  """float32[B, T, C] with zeros on padding."""
+  return jnp.where(mask[..., None], z.astype(jnp.float32), 0)
+
+
+def initialise_prior(
+  model: nn.Module, params: Params, batch: Batch, key: Key
+) -> Params:
+  """Starts a prior's parameters from data, where they depend on data.
+
+  Its own `init`, on posterior samples of a real batch, replaces what the
+  model's `init` made of them. To be called once, when the posterior has
+  learnt something and before the KL term first counts. A pure function, to be
+  jitted.
+
+  Args:
+    model: any; only that of a prior with `data_dependent` has its parameters
+      changed.
+    params: its parameters.
+    batch: B real sentences, the more the better.
+    key: of the samples, and of what is random in the prior's start.
+
+  Returns:
+    `params` with `params["prior"]` replaced.
+  """
+  prior = getattr(model, "prior", None)
+  if not getattr(prior, "data_dependent", False):
+    return params
+  key_noise, key_init = jax.random.split(key)
+
+  def call(method: str, *args) -> Any:
+    return model.apply({"params": params}, *args, method=method)
+
+  source = call("encode", batch.x)
+  y, mask = call("targets", batch.y)
+  mean, scale = call("posterior", y, mask, source)
+  z = mean + scale * jax.random.normal(key_noise, mean.shape)
+  own = prior.init(key_init, z, mask, source, method="log_prob")
+  return {**params, "prior": own["params"]}
+
+
 def build_prior(config: cfg.LatentConfig) -> nn.Module:
   """The prior that a model's configuration asks for.
 
@@ -130,6 +227,9 @@ def build_prior(config: cfg.LatentConfig) -> nn.Module:
       return StandardNormalPrior(config.channels)
     case cfg.GaussianPriorConfig(layers):
       return GaussianPrior(config.channels, layers, config.transformer)
+    case cfg.FlowPriorConfig():
+      bijection = glow(config.prior, config.channels)
+      return FlowPrior(bijection, config.channels)
     case cfg.CustomPriorConfig(target, fields):
       return _custom(target, channels=config.channels, **dict(fields))
 

@@ -55,10 +55,13 @@ class Source:
   Attributes:
     states: float[B, S, D], the encoder's output.
     mask: bool[B, S], true on real source positions.
+    memory: what the module that gets this has computed from it before, by a
+      method `memory` of its own; None for nothing.
   """
 
   states: Array
   mask: Mask
+  memory: Any = None
 
 
 @struct.dataclass
@@ -125,6 +128,7 @@ class Estimate:
     reconstruction: float32[B], mean over samples of log p(y|z, x).
     lee2020: float32[B], the length-normalised, self-normalised figure of the
       paper's public code, times num_positions. Not a likelihood.
+    sweep: float32[B, n], `iwae` at K, K/2, K/4, ..., 1 samples.
     kl: float32[B], mean over samples of log q(z|x, y) - log p(z|x).
     ess: float32[B], effective sample size of the importance weights, 1 to K.
     standard_error: float32[B], of `log_likelihood`, by the delta method.
@@ -137,9 +141,35 @@ class Estimate:
   elbo: Nats
   reconstruction: Nats
   lee2020: Nats
+  sweep: Array
   kl: Nats
   ess: Array
   standard_error: Nats
+  log_pl: Nats
+  num_tokens: Array
+  num_positions: Array
+
+
+@struct.dataclass
+class AnnealedEstimate:
+  """What annealed importance sampling tells of log p(y|x, T), in nats.
+
+  Attributes:
+    log_likelihood: float32[B], a lower bound in expectation; of chains that
+      start from exact posterior samples, an upper bound in expectation.
+    ess: float32[B], effective sample size of the chains' weights, 1 to K.
+    standard_error: float32[B], of `log_likelihood`, by the delta method. It
+      does not know of the one sample that reverse chains of a sentence share.
+    acceptance: float32[B], share of Hamiltonian moves accepted.
+    log_pl: float32[B], log p(T|x).
+    num_tokens: float32[B], tokens up to and including the first EOS.
+    num_positions: float32[B], positions the model scores.
+  """
+
+  log_likelihood: Nats
+  ess: Array
+  standard_error: Nats
+  acceptance: Array
   log_pl: Nats
   num_tokens: Array
   num_positions: Array

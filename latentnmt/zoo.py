@@ -10,7 +10,7 @@ from typing import Any
 from latentnmt import config as cfg
 from latentnmt.types import InputError
 
-# name: (parent, changes). Changes to `transformer` are fields of that group.
+# name: (parent, changes). A dict changes fields of a group.
 _PRESETS: dict[str, tuple[str | None, dict[str, Any]]] = {
   "transformer_base": (None, {}),
   "transformer_small": (
@@ -62,6 +62,38 @@ _PRESETS: dict[str, tuple[str | None, dict[str, Any]]] = {
       prior=cfg.GaussianPriorConfig(layers=2),
     ),
   ),
+  "flow_base": (
+    None,
+    dict(
+      transformer=dict(width=320, hidden=1024),
+      channels=320,
+      posterior_layers=4,
+      decoder_layers=4,
+      prior=cfg.FlowPriorConfig(remat=True),
+    ),
+  ),
+  "flow_base_75m": ("flow_base", dict(posterior_layers=6, decoder_layers=6)),
+  "flow_small": ("flow_base", dict(prior=dict(steps=(4, 4, 4)))),
+  "flow_base_iwslt": (
+    "flow_base",
+    dict(
+      transformer=dict(width=256, heads=4, dropout=0.2),
+      channels=256,
+      encoder_layers=5,
+      posterior_layers=3,
+      decoder_layers=3,
+      prior=dict(hidden=512, heads=4),
+    ),
+  ),
+  "flow_small_iwslt": ("flow_base_iwslt", dict(prior=dict(steps=(4, 4, 4)))),
+  "flow_tiny": (
+    "gauss_tiny",
+    dict(
+      prior=cfg.FlowPriorConfig(
+        steps=(2, 2), plans=("cat", "ca"), hidden=128, heads=2
+      ),
+    ),
+  ),
 }
 
 
@@ -77,7 +109,7 @@ def config(name: str, *, vocab_size: int, **changes) -> cfg.ModelConfig:
     name: one of `names()`.
     vocab_size: V.
     **changes: fields of the model's configuration to replace; a dict for
-      `transformer` replaces fields of that group.
+      `transformer` or `prior` replaces fields of that group.
 
   Raises:
     InputError: for an unknown preset (the valid ones are named) or field.
@@ -96,8 +128,9 @@ def config(name: str, *, vocab_size: int, **changes) -> cfg.ModelConfig:
 
 def _root(name: str, transformer: cfg.TransformerConfig) -> cfg.ModelConfig:
   family = name.split("_")[0]
-  roots = dict(transformer=cfg.AutoregressiveConfig, gauss=cfg.LatentConfig)
-  return roots[family](transformer)
+  autoregressive = family == "transformer"
+  root = cfg.AutoregressiveConfig if autoregressive else cfg.LatentConfig
+  return root(transformer)
 
 
 def _change(base: cfg.ModelConfig, changes: dict) -> cfg.ModelConfig:

@@ -1,0 +1,229 @@
+"""Bijections made of bijections."""
+
+from collections.abc import Callable
+import math
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from latentnmt.bijections.protocol import length_multiple, memory_of, recall
+from latentnmt.types import Array, Latents, Mask, Nats, Source
+
+
+class Chain(nn.Module):
+  """One bijection after the other: `forward` runs from first to last.
+
+  Attributes:
+    bijections: in the order of `forward`, from base to latent space.
+  """
+
+  bijections: tuple[nn.Module, ...]
+
+  @property
+  def length_multiple(self) -> int:
+    """Least common multiple of the bijections' own."""
+    return math.lcm(*map(length_multiple, self.bijections))
+
+  def memory(self, source: Source) -> tuple:
+    """That of each bijection."""
+    return tuple(memory_of(each, source) for each in self.bijections)
+
+  def forward(
+    self, e: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
+    x, total = e, _zero(e)
+    for each, memory in zip(self.bijections, recall(self, source), strict=True):
+      x, log_det = each.forward(x, mask, source.replace(memory=memory))
+      total += log_det
+    return x, total
+
+  def inverse(
+    self, z: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
+    x, total = z, _zero(z)
+    steps = zip(self.bijections, recall(self, source), strict=True)
+    for each, memory in reversed(list(steps)):
+      x, log_det = each.inverse(x, mask, source.replace(memory=memory))
+      total += log_det
+    return x, total
+
+
+class Repeat(nn.Module):
+  """`times` bijections of one kind, each with parameters of its own.
+
+  They are compiled once and scanned over stacked parameters, and what they
+  compute from the source alone is computed for all at once beforehand.
+
+  Attributes:
+    inner: one of them.
+    times: how many.
+    remat: recompute activations in the backward pass to save memory.
+  """
+
+  inner: nn.Module
+  times: int
+  remat: bool = False
+
+  @property
+  def length_multiple(self) -> int:
+    """That of the inner one."""
+    return length_multiple(self.inner)
+
+  def memory(self, source: Source) -> Any:
+    """That of all, stacked."""
+    each = nn.vmap(
+      memory_of,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      in_axes=None,
+      axis_size=self.times,
+    )
+    return each(self.inner, source.replace(memory=None))
+
+  def forward(
+    self, e: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
+    return self._scan(lambda inner: inner.forward, False, e, mask, source)
+
+  def inverse(
+    self, z: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
+    return self._scan(lambda inner: inner.inverse, True, z, mask, source)
+
+  def _scan(self, direction: Callable, reverse: bool, x, mask, source):
+    def step(inner, carry, memory, mask, source):
+      x, total = carry
+      source = source.replace(memory=memory)
+      x, log_det = direction(inner)(x, mask, source)
+      return (x, total + log_det), None
+
+    memory, source = recall(self, source), source.replace(memory=None)
+    over_steps = nn.scan(
+      nn.remat(step, prevent_cse=False) if self.remat else step,
+      variable_axes={"params": 0},
+      split_rngs={"params": True, "dropout": True},
+      in_axes=(0, nn.broadcast, nn.broadcast),
+      length=self.times,
+      reverse=reverse,
+    )
+    carry, _ = over_steps(self.inner, (x, _zero(x)), memory, mask, source)
+    return carry
+
+
+class Squeeze(nn.Module):
+  """The inner bijection on sequences of half the length, twice the channels.
+
+  Attributes:
+    inner: a bijection of [B, T/2, 2C].
+  """
+
+  inner: nn.Module
+
+  @property
+  def length_multiple(self) -> int:
+    """Twice that of the inner one."""
+    return 2 * length_multiple(self.inner)
+
+  def memory(self, source: Source) -> Any:
+    """That of the inner one."""
+    return memory_of(self.inner, source)
+
+  def forward(
+    self, e: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
+    z, log_det = self.inner.forward(squeeze(e), mask[:, ::2], source)
+    return unsqueeze(z), log_det
+
+  def inverse(
+    self, z: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
+    e, log_det = self.inner.inverse(squeeze(z), mask[:, ::2], source)
+    return unsqueeze(e), log_det
+
+
+class MultiScale(nn.Module):
+  """Levels of which each but the first sees half the length (Glow).
+
+  `inverse` applies the first level, splits off the second half of the
+  channels, squeezes the first half to all channels at half the length, and so
+  on. What was split off is put back in the end, next to what the later levels
+  made of the rest, so that both sides are [B, T, C].
+
+  Attributes:
+    levels: bijections of [B, T / 2^i, C].
+  """
+
+  levels: tuple[nn.Module, ...]
+
+  @property
+  def length_multiple(self) -> int:
+    """Least common multiple of the levels' own, as squeezed."""
+    scaled = (
+      2**i * length_multiple(level) for i, level in enumerate(self.levels)
+    )
+    return math.lcm(*scaled)
+
+  def memory(self, source: Source) -> tuple:
+    """That of each level."""
+    return tuple(memory_of(level, source) for level in self.levels)
+
+  def forward(
+    self, e: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
+    x, total, rest = e, _zero(e), []
+    for _ in self.levels[1:]:
+      x, factored = jnp.split(x, 2, axis=-1)
+      rest.append(factored)
+      x = squeeze(x)
+    levels = zip(self.levels, recall(self, source), strict=True)
+    for i, (level, memory) in reversed(list(enumerate(levels))):
+      source_ = source.replace(memory=memory)
+      x, log_det = level.forward(x, mask[:, :: 2**i], source_)
+      total += log_det
+      if i:
+        x = jnp.concatenate((unsqueeze(x), rest.pop()), axis=-1)
+    return x, total
+
+  def inverse(
+    self, z: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
+    x, total, rest = z, _zero(z), []
+    levels = zip(self.levels, recall(self, source), strict=True)
+    for i, (level, memory) in enumerate(levels):
+      if i:
+        x, factored = jnp.split(x, 2, axis=-1)
+        rest.append(factored)
+        x = squeeze(x)
+      source_ = source.replace(memory=memory)
+      x, log_det = level.inverse(x, mask[:, :: 2**i], source_)
+      total += log_det
+    for factored in reversed(rest):
+      x = jnp.concatenate((unsqueeze(x), factored), axis=-1)
+    return x, total
+
+
+def squeeze(x: Array) -> Array:
+  """[B, T, C] to [B, T/2, 2C]: channel c of step t to channel 2c + t mod 2."""
+  batch, length, channels = x.shape
+  pairs = x.reshape(batch, length // 2, 2, channels)
+  return pairs.swapaxes(2, 3).reshape(batch, length // 2, 2 * channels)
+
+
+def unsqueeze(x: Array) -> Array:
+  """Inverse of `squeeze`."""
+  batch, length, channels = x.shape
+  pairs = x.reshape(batch, length, channels // 2, 2)
+  return pairs.swapaxes(2, 3).reshape(batch, 2 * length, channels // 2)
+
+
+def _zero(x: Latents) -> Nats:
+  return jnp.zeros(x.shape[:1], jnp.float32)

@@ -1,0 +1,152 @@
+"""Coupling layers: one half of a sequence moves the other."""
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from latentnmt import config as cfg
+from latentnmt.bijections.protocol import recall
+from latentnmt.masks import masked_sum
+from latentnmt.transformer import (
+  DecoderLayer,
+  Memory,
+  WeightNormDense,
+  add_positions,
+)
+from latentnmt.types import (
+  Array,
+  InputError,
+  Latents,
+  Mask,
+  Nats,
+  Source,
+)
+
+# Added before the sigmoid, so that scales start at 0.88.
+_SCALE_OFFSET = 2.0
+
+
+class Coupling(nn.Module):
+  """An affine or additive coupling (Dinh et al. 2017; Ma et al. 2019).
+
+  The first half of each latent sequence is kept. The second moves by a shift
+  and scale that a Transformer decoder layer computes from the first half and
+  the source:
+
+    e_2 = (z_2 + shift) scale,  scale = sigmoid(s + 2)
+
+  Shift and s start at zero. All of it is float32, whatever the source is: a
+  rounded inverse is none.
+
+  Attributes:
+    channels: C, a multiple of 4.
+    split: what the halves are: "c", the first and the last channels; "a", the
+      even and the odd channels; "t", the even and the odd positions.
+    hidden: width of the layer's feed-forward part.
+    heads: attention heads; fewer where the half is too narrow for them.
+    affine: whether there is a scale; without one, volume is preserved.
+
+  Raises:
+    InputError: for `channels` that is no multiple of 4, or another `split`.
+  """
+
+  channels: int
+  split: str = "c"
+  hidden: int = 640
+  heads: int = 8
+  affine: bool = True
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.channels % 4:
+      raise InputError(
+        f"channels={self.channels}; a coupling needs a multiple of 4."
+      )
+    if self.split not in ("c", "a", "t"):
+      raise InputError(f"split={self.split!r}; valid are 'c', 'a' and 't'.")
+
+  @property
+  def length_multiple(self) -> int:
+    """2 where it splits over time."""
+    return 2 if self.split == "t" else 1
+
+  def setup(self):
+    width = self.channels if self.split == "t" else self.channels // 2
+    self.layer = DecoderLayer(_transformer(width, self.hidden, self.heads))
+    self.norm = nn.LayerNorm(epsilon=1e-6)
+    self.out = WeightNormDense(2 * width if self.affine else width)
+
+  def memory(self, source: Source) -> tuple[Array, Array]:
+    """The layer's keys and values, two float32[B, S, H, D/H]."""
+    return self.layer.cross.keys_values(source.states.astype(jnp.float32))
+
+  def forward(
+    self, e: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
+    kept, moved = _split(e, self.split)
+    mask = self._kept_mask(mask)
+    shift, log_scale = self._shift_log_scale(kept, mask, source)
+    moved = moved * jnp.exp(-log_scale) - shift
+    return _join(kept, moved, self.split), -masked_sum(log_scale, mask)
+
+  def inverse(
+    self, z: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
+    kept, moved = _split(z, self.split)
+    mask = self._kept_mask(mask)
+    shift, log_scale = self._shift_log_scale(kept, mask, source)
+    moved = (moved + shift) * jnp.exp(log_scale)
+    return _join(kept, moved, self.split), masked_sum(log_scale, mask)
+
+  def _kept_mask(self, mask: Mask) -> Mask:
+    return mask[:, ::2] if self.split == "t" else mask
+
+  def _shift_log_scale(self, kept, mask, source) -> tuple[Array, Array]:
+    """Two float32 of the moved half's shape, from the kept half."""
+    memory = Memory(*recall(self, source), source.mask)
+    states = self.layer(add_positions(kept), mask[:, None], memory)
+    out = self.out(self.norm(states))
+    if not self.affine:
+      return out, jnp.zeros_like(out)
+    shift, s = jnp.split(out, 2, axis=-1)
+    return shift, nn.log_sigmoid(s + _SCALE_OFFSET)
+
+
+def _transformer(width: int, hidden: int, heads: int) -> cfg.TransformerConfig:
+  """A layer's sizes; there is no vocabulary and, as in Glow, no dropout."""
+  while width % (2 * heads):
+    heads -= 1
+  return cfg.TransformerConfig(
+    vocab_size=3,
+    width=width,
+    hidden=hidden,
+    heads=heads,
+    dropout=0.0,
+    attention_dropout=0.0,
+    hidden_dropout=0.0,
+  )
+
+
+def _split(x: Latents, how: str) -> tuple[Latents, Latents]:
+  """The half that is kept and the half that is moved."""
+  match how:
+    case "c":
+      kept, moved = jnp.split(x, 2, axis=-1)
+    case "a":
+      kept, moved = x[..., ::2], x[..., 1::2]
+    case "t":
+      kept, moved = x[:, ::2], x[:, 1::2]
+  return kept, moved
+
+
+def _join(kept: Latents, moved: Latents, how: str) -> Latents:
+  """Inverse of `_split`."""
+  batch, length, channels = kept.shape
+  match how:
+    case "c":
+      return jnp.concatenate((kept, moved), axis=-1)
+    case "a":
+      return jnp.stack((kept, moved), -1).reshape(batch, length, 2 * channels)
+    case "t":
+      return jnp.stack((kept, moved), 2).reshape(batch, 2 * length, channels)

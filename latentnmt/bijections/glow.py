@@ -1,0 +1,53 @@
+"""Glow for sequences (Ma et al. 2019), as the paper uses it."""
+
+import functools
+
+from flax import linen as nn
+
+from latentnmt import config as cfg
+from latentnmt.bijections.compose import Chain, MultiScale, Repeat
+from latentnmt.bijections.coupling import Coupling
+from latentnmt.bijections.linear import ActNorm, Invertible1x1
+
+# What comes between the normalisation and the coupling of each split: heads
+# of the convolution run across the halves of the coupling after it.
+_LAYOUTS = {"c": "a", "a": "c"}
+
+
+def glow(config: cfg.FlowPriorConfig, channels: int) -> MultiScale:
+  """The multi-scale flow of [B, T, C] that a configuration describes.
+
+  Each level repeats a step: in the order of its plan, and of `inverse`, an
+  ActNorm, a convolution (not before "t") and a coupling. All levels but the
+  last end with one more coupling "c", which makes the half that is split off
+  a conditional Gaussian given the other.
+
+  Args:
+    config: steps and plans.
+    channels: C, a multiple of 4.
+
+  Raises:
+    InputError: for other `channels`.
+  """
+  coupling = functools.partial(
+    Coupling,
+    channels,
+    hidden=config.hidden,
+    heads=config.heads,
+    affine=config.coupling == "affine",
+  )
+  *outer, last = (
+    Repeat(_step(plan, coupling), times, config.remat)
+    for times, plan in zip(config.steps, config.plans, strict=True)
+  )
+  return MultiScale((*(Chain((coupling("c"), o)) for o in outer), last))
+
+
+def _step(plan: str, coupling) -> Chain:
+  inverse_order: list[nn.Module] = []
+  for split in plan:
+    inverse_order.append(ActNorm())
+    if split in _LAYOUTS:
+      inverse_order.append(Invertible1x1(_LAYOUTS[split]))
+    inverse_order.append(coupling(split))
+  return Chain(tuple(reversed(inverse_order)))

@@ -1,0 +1,170 @@
+"""Maps of the channels at each position: normalisation and rotation."""
+
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from latentnmt.masks import lengths
+from latentnmt.types import Array, Key, Latents, Mask, Nats, Source
+
+# Makes the log-scale learn faster than the shift, as in the public code.
+_LOG_SCALE_FACTOR = 3.0
+# A channel of less variance than this says nothing of its scale.
+_CONSTANT = 1e-7
+_MAX_HEAD_SIZE = 32
+
+
+class ActNorm(nn.Module):
+  """A shift and scale of each channel: e = (z + shift) exp(3 log_scale).
+
+  Kingma & Dhariwal (2018), 3.1. Where `init` runs through `inverse`, both are
+  set such that e has mean 0 and variance 1 in each channel, over the real
+  positions of that batch. A channel that is constant there, as all are in a
+  batch without real positions, keeps its scale.
+  """
+
+  length_multiple = 1
+
+  def forward(
+    self, e: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
+    zeros = jnp.zeros(e.shape[-1:])
+    shift, log_scale = self._shift_log_scale(lambda: (zeros, zeros))
+    z = e * jnp.exp(-log_scale)[None, None] - shift[None, None]
+    return z, -_per_position(log_scale, mask)
+
+  def inverse(
+    self, z: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
+    shift, log_scale = self._shift_log_scale(lambda: _whitening(z, mask))
+    e = (z + shift[None, None]) * jnp.exp(log_scale)[None, None]
+    return e, _per_position(log_scale, mask)
+
+  @nn.compact
+  def _shift_log_scale(self, start) -> tuple[Array, Array]:
+    """float32[C] each; `start()` is what `init` makes them."""
+    shift = self.param("shift", lambda key: start()[0])
+    factor = np.float32(_LOG_SCALE_FACTOR)
+    log_scale = self.param("log_scale", lambda key: start()[1] / factor)
+    return shift, factor * log_scale
+
+
+def _whitening(x: Array, mask: Mask) -> tuple[Array, Array]:
+  """Shift and log-scale to mean 0 and variance 1 over real positions."""
+  real = mask[..., None]
+  count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
+  mean = jnp.sum(jnp.where(real, x, 0.0), axis=(0, 1)) / count
+  centred = jnp.where(real, x - mean[None, None], 0.0)
+  variance = jnp.sum(jnp.square(centred), axis=(0, 1)) / count
+  varies = variance > _CONSTANT
+  log_scale = -0.5 * jnp.log(jnp.where(varies, variance, 1.0))
+  return -mean, log_scale
+
+
+def _per_position(log_scale: Array, mask: Mask) -> Nats:
+  return lengths(mask).astype(jnp.float32) * jnp.sum(log_scale)
+
+
+class Invertible1x1(nn.Module):
+  """Multi-head invertible 1x1 convolution (Ma et al. 2019), e = P L U z.
+
+  The channels are cut into heads of at most 32, of a size that divides their
+  number, each with a matrix of its own that starts as a random rotation.
+  `weight` holds all of it that is trained: below the diagonal that of L,
+  whose diagonal is 1, above it that of U, and on it the logarithms of U's. P
+  is the order of `order` and U's signs are those of `sign`, both stay as they
+  were drawn. `inverse` multiplies; `forward` solves two triangular systems.
+
+  Attributes:
+    layout: "a" for heads of alternate channels, head h of n having the
+      channels h, h + n, h + 2n and so on, "c" for contiguous ones.
+  """
+
+  layout: str = "c"
+  length_multiple = 1
+
+  def forward(
+    self, e: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
+    place, lower, upper, log_diagonal = self._factors(e.shape[-1])
+    heads = self._split(e)  # [B, T, heads, size]
+    columns = heads.transpose(2, 3, 0, 1).reshape(*place.shape, -1)
+    columns = jnp.take_along_axis(
+      columns, jnp.argsort(place, axis=-1)[..., None], axis=1
+    )
+    columns = _solve(lower, columns, lower=True, unit_diagonal=True)
+    columns = _solve(upper, columns, lower=False, unit_diagonal=False)
+    columns = columns.reshape(*place.shape, *mask.shape)
+    z = self._join(columns.transpose(2, 3, 0, 1))
+    return z, -_per_position(log_diagonal, mask)
+
+  def inverse(
+    self, z: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
+    place, lower, upper, log_diagonal = self._factors(z.shape[-1])
+    product = jnp.matmul(lower, upper, precision=lax.Precision.HIGHEST)
+    weight = jnp.take_along_axis(product, place[..., None], axis=1)
+    e = jnp.einsum(
+      "hij,bthj->bthi", weight, self._split(z), precision=lax.Precision.HIGHEST
+    )
+    return self._join(e), _per_position(log_diagonal, mask)
+
+  @nn.compact
+  def _factors(self, channels: int) -> tuple[Array, Array, Array, Array]:
+    """Where each row of L U goes; L, U and log |diag U|.
+
+    int32[heads, size], two float32[heads, size, size], float32[heads, size].
+    """
+    factors = self.param("factors", _rotations, _head_size(channels), channels)
+    weight = factors["weight"]
+    # Only an order and signs: these two have no gradient.
+    place = jnp.argsort(factors["order"], axis=-1)
+    sign = jnp.sign(factors["sign"])
+    log_diagonal = jnp.diagonal(weight, axis1=1, axis2=2)
+    one = np.eye(weight.shape[-1], dtype=np.float32)[None]
+    diagonal = (sign * jnp.exp(log_diagonal))[..., None]
+    upper = jnp.triu(weight, 1) + one * diagonal
+    return place, jnp.tril(weight, -1) + one, upper, log_diagonal
+
+  def _split(self, x: Array) -> Array:
+    """[B, T, heads, size] of [B, T, C]."""
+    size = _head_size(x.shape[-1])
+    if self.layout == "a":
+      return x.reshape(*x.shape[:-1], size, -1).swapaxes(-1, -2)
+    return x.reshape(*x.shape[:-1], -1, size)
+
+  def _join(self, heads: Array) -> Array:
+    if self.layout == "a":
+      heads = heads.swapaxes(-1, -2)
+    return heads.reshape(*heads.shape[:-2], -1)
+
+
+def _head_size(channels: int) -> int:
+  sizes = range(1, min(channels, _MAX_HEAD_SIZE) + 1)
+  return max(size for size in sizes if channels % size == 0)
+
+
+def _rotations(key: Key, size: int, channels: int) -> dict[str, Array]:
+  """Random orthogonal matrices as rows `order` of their factors L and U."""
+  matrix = jax.random.orthogonal(key, size, (channels // size,))
+  packed, _, order = lax.linalg.lu(matrix)
+  diagonal = jnp.diagonal(packed, axis1=1, axis2=2)
+  on_diagonal = np.eye(size, dtype=bool)[None]
+  logs = jnp.log(jnp.abs(diagonal))[..., None]
+  return {
+    "weight": jnp.where(on_diagonal, logs, packed),
+    "order": order.astype(jnp.float32),
+    "sign": jnp.sign(diagonal),
+  }
+
+
+def _solve(matrix: Array, columns: Array, *, lower: bool, unit_diagonal: bool):
+  return lax.linalg.triangular_solve(
+    matrix, columns, left_side=True, lower=lower, unit_diagonal=unit_diagonal
+  )

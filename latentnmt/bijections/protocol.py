@@ -1,0 +1,52 @@
+"""The contract of invertible maps between latent sequences."""
+
+from typing import Any, Protocol
+
+from flax import linen as nn
+
+from latentnmt.types import Latents, Mask, Nats, Source
+
+
+class Bijection(Protocol):
+  """A Linen module: an invertible map of [B, T, C], conditional on a source.
+
+  `forward` goes from base to latent space and `inverse` back; both return
+  their own log-determinant, over the real positions. Padding is invisible:
+  what stands where `mask` is false changes nothing elsewhere.
+
+  A bijection may also offer `memory(source)`, whatever it computes from the
+  source alone. Whoever calls it often (a scan over layers, `jax.vmap` over
+  samples) then computes that once and hands it over as `source.memory`.
+
+  Attributes:
+    length_multiple: T, and the length of every sentence, is a multiple.
+  """
+
+  length_multiple: int = 1
+
+  def forward(
+    self, e: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: z(e) and log |det dz/de|."""
+
+  def inverse(
+    self, z: Latents, mask: Mask, source: Source
+  ) -> tuple[Latents, Nats]:
+    """float32[B, T, C] and float32[B]: e(z) and log |det de/dz|."""
+
+
+def length_multiple(bijection: nn.Module) -> int:
+  """A bijection's own, or 1 where it names none."""
+  return getattr(bijection, "length_multiple", 1)
+
+
+def memory_of(bijection: nn.Module, source: Source) -> Any:
+  """What a bijection computes from the source alone; None for nothing."""
+  if hasattr(bijection, "memory"):
+    return bijection.memory(source.replace(memory=None))
+  return None
+
+
+def recall(bijection: nn.Module, source: Source) -> Any:
+  """The memory that a bijection was handed, else a new one."""
+  return bijection.memory(source) if source.memory is None else source.memory
