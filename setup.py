@@ -32,8 +32,15 @@ setup(
       "pytest>=8",
       "ruff>=0.6",
       "tensorboardX>=2.6",
+      "tensorflow-datasets>=4.9.10",
     ],
     "plots": ["matplotlib>=3.8"],
+    # Reading a prepared corpus takes the first alone.
+    "tfds": [
+      "tensorflow-datasets>=4.9.10",
+      "tensorflow-cpu>=2.20; sys_platform != 'darwin'",
+      "tensorflow>=2.20; sys_platform == 'darwin'",
+    ],
     "tensorboard": ["tensorboardX>=2.6"],
     "notebooks": ["ipykernel>=6", "matplotlib>=3.8", "nbclient>=0.10"],
   },
