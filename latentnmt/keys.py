@@ -1,5 +1,7 @@
 """Random keys, one for each sentence: no result depends on its batch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -23,3 +25,23 @@ def row_keys(key: Key, rows: int) -> Key:
 def fold_in_each(key: Key, numbers: Array) -> Key:
   """Typed keys [n]: fold_in(key, i) for each i of int32[n]."""
   return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+
+
+def normal_each(keys: Key, shape: tuple[int, int, int]) -> Array:
+  """float32[B, T, C] of N(0, 1), at each position from its own key.
+
+  So a sentence's noise is the same however far its batch pads it.
+
+  Args:
+    keys: typed keys [B], one for each sentence.
+    shape: B, T, C.
+  """
+  _, length, channels = shape
+  keys = jax.vmap(fold_in_each, (0, None))(keys, jnp.arange(length))
+  draw = functools.partial(jax.random.normal, shape=(channels,))
+  return jax.vmap(jax.vmap(draw))(keys)
+
+
+def fold_in_all(keys: Key, number: Array) -> Key:
+  """Typed keys [n]: fold_in(key, number) for each key of keys [n]."""
+  return jax.vmap(jax.random.fold_in, (0, None))(keys, number)

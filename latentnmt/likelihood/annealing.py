@@ -1,0 +1,338 @@
+"""Annealed importance sampling from q(z|x, y) to p(y, z|x), and back.
+
+A chain starts from the posterior and passes through densities
+
+  f_t(z) = q(z|x, y)^(1-t) p(y, z|x)^t,    t = 1/n, ..., (n-1)/n,
+
+at each of which one move of Hamiltonian Monte Carlo leaves f_t as it is. With
+w(z) = p(y, z|x) / q(z|x, y), its weight is the product of w(z_i)^(1/n) over
+the n places z_0, ..., z_{n-1} of the chain, and has mean p(y|x) (Neal 2001):
+the log of an average of weights is a lower bound in expectation, whose gap
+shrinks like 1/n, while that of n times as many samples of q hardly moves where
+latents are many. n = 1 would be importance sampling.
+
+Run backwards from an exact sample of p(z|x, y), the inverse weights have mean
+1 / p(y|x), and what they give is an upper bound in expectation. Such samples
+are known where the model itself drew the sentence: the two bounds then enclose
+log p(y|x) (bidirectional Monte Carlo, Grosse et al. 2015).
+
+Latents are moved in units of the posterior, z = mean + scale e. There
+-log f_t = |e|^2 / 2 - t log w + constant, so a leapfrog step can turn (e,
+momentum) by an angle, which is exact for the first part in any number of
+dimensions, and be kicked by t grad log w, which is small for a good posterior
+(Shahbaba et al. 2014). The angle is found, for each sentence and t, by chains
+of their own: the weights stay unbiased.
+"""
+
+from collections.abc import Callable
+import functools
+import math
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from latentnmt.config import AutoregressiveConfig
+from latentnmt.distributions import standard_normal_log_prob
+from latentnmt.keys import fold_in_all, normal_each, row_keys
+from latentnmt.likelihood import estimators
+from latentnmt.likelihood.importance import (
+  default_chunk,
+  in_chunks,
+  zero_empty,
+)
+from latentnmt.masks import lengths, masked_sum, real_mask
+from latentnmt.types import (
+  PAD,
+  AnnealedEstimate,
+  Array,
+  Batch,
+  InputError,
+  Key,
+  Latents,
+  Mask,
+  Nats,
+)
+
+_LAYERS = 16  # of activations that a gradient keeps, about
+_PILOTS = 4  # chains that find the angles
+_ACCEPTANCE = 0.8  # what they aim for
+_RATE = 0.3  # of change of log angle, for each unit of acceptance
+_ARC = math.pi / 2  # of a whole move at most: a new e where q is exact
+
+
+@struct.dataclass
+class _Point:
+  """Where a chain is.
+
+  Attributes:
+    e: float32[B, T, C], zero on padding; z = mean + scale e.
+    log_weight: float32[B], log p(y, z|x) - log q(z|x, y).
+    gradient: float32[B, T, C], of `log_weight` with respect to `e`.
+  """
+
+  e: Latents
+  log_weight: Nats
+  gradient: Array
+
+
+def annealed(
+  model,
+  params,
+  batch: Batch,
+  key: Key,
+  temperatures: int = 100,
+  chains: int = 16,
+  leapfrog: int = 2,
+  chunk: int | None = None,
+  *,
+  reverse_from: Latents | None = None,
+) -> AnnealedEstimate:
+  """Annealed importance sampling of log p(y|x, T) of each sentence.
+
+  Costs temperatures x chains x leapfrog gradients of log p(y, z|x), and a
+  few chains more.
+
+  Args:
+    model: a `LatentTransformer` or a module with its methods.
+    params: its parameters.
+    batch: sentences; a row that is all padding gets 0 everywhere.
+    key: one key or typed keys [B], as for `log_likelihood`.
+    temperatures: n, steps from the posterior to the joint density.
+    chains: K, for each sentence.
+    leapfrog: steps of each Hamiltonian move.
+    chunk: chains computed at a time; by default what fits memory.
+    reverse_from: float32[B, T, C], one exact sample of p(z|x, y) for each
+      sentence, as `simulate` gives: for an upper bound.
+
+  Returns:
+    An `AnnealedEstimate` of float32[B].
+
+  Raises:
+    InputError: for an autoregressive model, which has no latents; for
+      `temperatures` below 2, `chains`, `leapfrog` or `chunk` below 1; for
+      latents of another shape than the model's; for a bad key.
+  """
+  rows = len(batch.y)
+  keys = row_keys(key, rows)
+  if isinstance(model.config, AutoregressiveConfig):
+    raise InputError(
+      "There is nothing to anneal in an autoregressive model; its"
+      " log_likelihood is exact."
+    )
+  if temperatures < 2 or min(chains, leapfrog, chunk or 1) < 1 or chunk == 0:
+    raise InputError(
+      f"temperatures={temperatures} should be 2 or more, and"
+      f" chains={chains}, leapfrog={leapfrog}, chunk={chunk} 1 or more."
+    )
+  if chunk is None:
+    chunk = default_chunk(model.config, *batch.y.shape, chains, layers=_LAYERS)
+  sizes = temperatures, chains, leapfrog, min(chunk, chains)
+  return _annealed(model, params, batch, keys, reverse_from, *sizes)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def simulate(model, params, batch: Batch, key: Key) -> tuple[Batch, Latents]:
+  """Sentences drawn from the model, and the latents behind them.
+
+  Given the sentences the latents are exact samples of p(z|x, y), for
+  `annealed` to start from.
+
+  Args:
+    model: a `LatentTransformer`.
+    params: its parameters.
+    batch: sources, and targets whose lengths are taken.
+    key: one key.
+
+  Returns:
+    The batch with targets of the model's own, and float32[B, T, C]. A target
+    in which padding was drawn, of some 1/V each position in a model that was
+    never trained, becomes a row of padding.
+  """
+  key_z, key_y = jax.random.split(key)
+
+  def call(method, *args):
+    return model.apply({"params": params}, *args, method=method)
+
+  source = call("encode", batch.x)
+  _, mask = call("targets", batch.y)
+  z = call("sample", key_z, mask, source)
+  logits = call("decode", z, mask, source)
+  y = jax.random.categorical(key_y, logits).astype(jnp.int32)
+  whole = jnp.all((y != PAD) | ~mask, axis=1)
+  return Batch(batch.x, jnp.where(mask & whole[:, None], y, PAD)), z
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=("model", "temperatures", "chains", "leapfrog", "chunk"),
+)
+def _annealed(
+  model, params, batch, keys, exact, temperatures, chains, leapfrog, chunk
+) -> AnnealedEstimate:
+  def call(method, *args):
+    return model.apply({"params": params}, *args, method=method)
+
+  source = call("encode", batch.x)
+  y, mask = call("targets", batch.y)
+  mean, scale = call("posterior", y, mask, source)
+
+  def log_weight(e):
+    log_py, log_pz = call("log_joint", mean + scale * e, y, mask, source)
+    log_qz = masked_sum(standard_normal_log_prob(e) - jnp.log(scale), mask)
+    return log_py + log_pz - log_qz
+
+  def point(e):
+    e = jnp.where(mask[..., None], e, 0)
+    value, pullback = jax.vjp(log_weight, e)
+    return _Point(e, value, pullback(jnp.ones_like(value))[0])
+
+  def draw(roots):
+    return point(normal_each(fold_in_all(roots, 0), mean.shape))
+
+  move = functools.partial(_move, point, mask, leapfrog)
+  pilots = jax.vmap(lambda k: fold_in_all(keys, chains + k))(
+    jnp.arange(_PILOTS)
+  )
+  angles = _angles(move, draw, pilots, temperatures, _ARC / leapfrog)
+  path = jnp.arange(1, temperatures), angles
+  if exact is not None:
+    draw = _always(point, exact, mean, scale)
+    path = jax.tree.map(lambda v: v[::-1], path)
+
+  def chain(k):
+    roots = fold_in_all(keys, k)
+    return _chain(move, draw(roots), roots, path, temperatures)
+
+  log_weights, acceptance = in_chunks(chain, chains, chunk)
+  zero = jnp.zeros_like(log_weights)
+  sign = 1 if exact is None else -1
+  weights = sign * log_weights, zero, zero
+  estimate = AnnealedEstimate(
+    log_likelihood=sign * estimators.iwae(*weights),
+    ess=estimators.effective_sample_size(*weights),
+    standard_error=estimators.standard_error(*weights),
+    acceptance=jnp.mean(acceptance, axis=0),
+    log_pl=call("log_prob_length", mask, source),
+    num_tokens=lengths(real_mask(y)).astype(jnp.float32),
+    num_positions=lengths(mask).astype(jnp.float32),
+  )
+  return zero_empty(estimate, mask)
+
+
+def _always(point, exact: Latents, mean: Latents, scale: Latents) -> Callable:
+  """The start of reverse chains: the same for all."""
+  if exact.shape != mean.shape:
+    raise InputError(
+      f"reverse_from: latents {exact.shape} where the model has {mean.shape}."
+    )
+  start = point((exact - mean) / scale)
+  return lambda roots: start
+
+
+def _chain(move, point: _Point, roots: Key, path, temperatures: int):
+  """Two float32[B]: a chain's log weight and its mean acceptance.
+
+  Args:
+    move: see `_move`.
+    point: where it starts.
+    roots: keys [B] of the chain.
+    path: int32[n-1] and float32[n-1, B], n t and the angle of each move.
+    temperatures: n.
+  """
+
+  def step(carry, each):
+    point, total = carry
+    i, angle = each
+    total += point.log_weight
+    keys = fold_in_all(roots, i)
+    point, acceptance = move(point, i / temperatures, angle, keys)
+    return (point, total), acceptance
+
+  start = point, jnp.zeros_like(point.log_weight)
+  (point, total), acceptance = lax.scan(step, start, path)
+  total = (total + point.log_weight) / temperatures
+  return total, jnp.mean(acceptance, axis=0)
+
+
+def _angles(move, draw, roots: Key, temperatures: int, most: float) -> Array:
+  """float32[n-1, B]: angles at which enough moves are accepted.
+
+  Args:
+    move: see `_move`.
+    draw: from keys [B] to a start.
+    roots: keys [P, B] of the pilot chains.
+    temperatures: n.
+    most: the largest angle.
+  """
+
+  def step(carry, i):
+    points, angle = carry
+    points, acceptance = jax.vmap(
+      lambda point, roots: move(
+        point, i / temperatures, angle, fold_in_all(roots, i)
+      )
+    )(points, roots)
+    error = jnp.mean(acceptance, axis=0) - _ACCEPTANCE
+    following = jnp.minimum(angle * jnp.exp(_RATE * error), most)
+    return (points, following), angle
+
+  start = jax.vmap(draw)(roots), jnp.full(roots.shape[1:], most)
+  _, angles = lax.scan(step, start, jnp.arange(1, temperatures))
+  return angles
+
+
+def _move(
+  point_at: Callable[[Latents], _Point],
+  mask: Mask,
+  leapfrog: int,
+  point: _Point,
+  t: Array,
+  angle: Array,
+  keys: Key,
+) -> tuple[_Point, Array]:
+  """One Hamiltonian move that leaves f_t as it is.
+
+  Args:
+    point_at: from e to a point.
+    mask: bool[B, T].
+    leapfrog: steps.
+    point: where to start.
+    t: scalar.
+    angle: float32[B], of each step.
+    keys: typed keys [B].
+
+  Returns:
+    The point after it and float32[B], the probability of accepting it.
+  """
+  keys = jax.vmap(jax.random.split)(keys)  # [B, 2]
+  momentum = normal_each(keys[:, 0], point.e.shape)
+  momentum = jnp.where(mask[..., None], momentum, 0)
+  cos, sin, kick = (
+    value[:, None, None]
+    for value in (jnp.cos(angle), jnp.sin(angle), t * angle / 2)
+  )
+
+  def leap(carry, _):
+    point, momentum = carry
+    momentum = momentum + kick * point.gradient
+    turned = point_at(cos * point.e + sin * momentum)
+    momentum = cos * momentum - sin * point.e
+    return (turned, momentum + kick * turned.gradient), None
+
+  (end, final), _ = lax.scan(leap, (point, momentum), length=leapfrog)
+  gain = _log_density(end, final, t) - _log_density(point, momentum, t)
+  # A trajectory that has diverged is not accepted.
+  probability = jnp.where(jnp.isnan(gain), 0, jnp.exp(jnp.minimum(gain, 0)))
+  accepted = jax.vmap(jax.random.uniform)(keys[:, 1]) < probability
+
+  def choose(new, old):
+    return jnp.where(accepted.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
+
+  return jax.tree.map(choose, end, point), probability
+
+
+def _log_density(point: _Point, momentum: Array, t: Array) -> Nats:
+  squares = jnp.sum(point.e**2 + momentum**2, axis=(1, 2))
+  return t * point.log_weight - squares / 2

@@ -1,0 +1,166 @@
+"""Log-likelihood by importance sampling, exact for autoregressive models."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from latentnmt.config import AutoregressiveConfig
+from latentnmt.distributions import normal_log_prob
+from latentnmt.keys import fold_in_all, normal_each, row_keys
+from latentnmt.likelihood import estimators
+from latentnmt.masks import lengths, masked_sum, real_mask
+from latentnmt.types import Batch, Estimate, InputError, Key, Mask
+
+# What the activations of one chunk of samples may take, in bytes. It bounds
+# memory, not speed: a device is busy well before it is full.
+CHUNK_BYTES = 2**29
+
+
+def log_likelihood(
+  model,
+  params,
+  batch: Batch,
+  key: Key,
+  samples: int = 1000,
+  chunk: int | None = None,
+) -> Estimate:
+  """Log-likelihood of each sentence, with what is needed to judge it.
+
+  For an autoregressive model one teacher-forced pass is exact. Nothing is
+  sampled: `elbo`, `reconstruction`, `lee2020` and each number of `sweep` equal
+  `log_likelihood`, `kl`, `standard_error` and `log_pl` are 0, and `ess` is
+  `samples`, for all weights would be equal.
+
+  For a latent model `log_likelihood` is `iwae` for a given length; add
+  `log_pl` to pay for the length.
+
+  Args:
+    model: an `AutoregressiveTransformer`, a `LatentTransformer` or a module
+      with the latter's methods.
+    params: its parameters.
+    batch: sentences; a row that is all padding gets 0 everywhere.
+    key: one key, of which sentence b gets fold_in(key, b), or typed keys [B],
+      one for each sentence. Sample k of a sentence takes its noise from
+      fold_in(its key, k), whatever the batch, the chunk or the devices.
+    samples: K.
+    chunk: samples computed at a time; by default what fits `CHUNK_BYTES`.
+
+  Returns:
+    An `Estimate` of B sentences.
+
+  Raises:
+    InputError: for a key that is not of `jax.random.key`, or keys that are
+      not one or B; for `samples` or `chunk` below 1.
+  """
+  rows = len(batch.y)
+  keys = row_keys(key, rows)
+  if samples < 1 or (chunk is not None and chunk < 1):
+    raise InputError(f"samples={samples}, chunk={chunk} should be 1 or more.")
+  if isinstance(model.config, AutoregressiveConfig):
+    return _exact(model, params, batch, samples)
+  if chunk is None:
+    chunk = default_chunk(model.config, *batch.y.shape, samples)
+  return _estimate(model, params, batch, keys, samples, min(chunk, samples))
+
+
+def default_chunk(
+  config, rows: int, length: int, samples: int, layers: int = 1
+) -> int:
+  """Samples computed at a time such that they fit into `CHUNK_BYTES`.
+
+  A sample's largest arrays, float32 [B, T, V], are the logits and two of the
+  softmax; beside them stand some of the decoder's width.
+
+  Args:
+    config: `LatentConfig` of the model.
+    rows: B.
+    length: T.
+    samples: K; the chunks are made of nearly equal size.
+    layers: whose activations are kept at once; many where gradients are taken.
+  """
+  sizes = config.transformer
+  features = 3 * sizes.vocab_size + layers * (
+    2 * sizes.hidden + 8 * sizes.width
+  )
+  most = max(1, CHUNK_BYTES // (4 * rows * length * features))
+  return -(-samples // -(-samples // most))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "samples"))
+def _exact(model, params, batch: Batch, samples: int) -> Estimate:
+  key = jax.random.key(0)  # drawn from by latent models only
+  terms = model.apply({"params": params}, batch, key, train=False)
+  zero = jnp.zeros_like(terms.log_py)
+  return Estimate(
+    log_likelihood=terms.log_py,
+    elbo=terms.log_py,
+    reconstruction=terms.log_py,
+    lee2020=terms.log_py,
+    sweep=jnp.tile(terms.log_py[:, None], len(estimators.sweep_sizes(samples))),
+    kl=zero,
+    ess=jnp.where(terms.num_positions > 0, float(samples), 0.0),
+    standard_error=zero,
+    log_pl=zero,
+    num_tokens=terms.num_tokens,
+    num_positions=terms.num_positions,
+  )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "samples", "chunk"))
+def _estimate(
+  model, params, batch: Batch, keys: Key, samples: int, chunk: int
+) -> Estimate:
+  def call(method, *args):
+    return model.apply({"params": params}, *args, method=method)
+
+  source = call("encode", batch.x)
+  y, mask = call("targets", batch.y)
+  mean, scale = call("posterior", y, mask, source)
+
+  def draw(k):
+    noise = normal_each(fold_in_all(keys, k), mean.shape)
+    z = mean + scale * noise
+    log_py, log_pz = call("log_joint", z, y, mask, source)
+    log_qz = masked_sum(normal_log_prob(z, mean, scale), mask)
+    return log_py, log_pz, log_qz
+
+  weights = in_chunks(draw, samples, chunk)
+  num_positions = lengths(mask).astype(jnp.float32)
+  estimate = Estimate(
+    log_likelihood=estimators.iwae(*weights),
+    elbo=estimators.elbo(*weights),
+    reconstruction=estimators.reconstruction(*weights),
+    lee2020=estimators.lee2020(*weights, num_positions),
+    sweep=estimators.sweep(*weights),
+    kl=jnp.mean(weights[2] - weights[1], axis=0),
+    ess=estimators.effective_sample_size(*weights),
+    standard_error=estimators.standard_error(*weights),
+    log_pl=call("log_prob_length", mask, source),
+    num_tokens=lengths(real_mask(y)).astype(jnp.float32),
+    num_positions=num_positions,
+  )
+  return zero_empty(estimate, mask)
+
+
+def zero_empty(estimate, mask: Mask):
+  """A struct of float32[B, ...] with zeros for rows that are all padding."""
+  return jax.tree.map(
+    lambda v: jnp.where(
+      jnp.any(mask, axis=1)[(...,) + (None,) * (v.ndim - 1)], v, 0.0
+    ),
+    estimate,
+  )
+
+
+def in_chunks(draw, samples: int, chunk: int):
+  """Arrays [K, B] of draw(k), k < samples, computed `chunk` at a time.
+
+  Three numbers per sentence and sample are so few that all are kept: the
+  estimators then see exactly the same arrays whatever the chunk. The last
+  chunk is filled up with samples that are thrown away.
+  """
+  chunks = -(-samples // chunk)
+  ks = jnp.arange(chunks * chunk).reshape(chunks, chunk)
+  drawn = jax.lax.map(jax.vmap(draw), ks)  # each [chunks, chunk, B]
+  return jax.tree.map(lambda v: v.reshape(chunks * chunk, -1)[:samples], drawn)
