@@ -425,7 +425,7 @@ def test_sizes_that_no_store_can_number(tmp_path, vocab_size):
     ({"train": ([""], ["a"])}, "train split is empty"),
     ({"dev": ([], [])}, "dev split is empty"),
     ({"test": (["a", "b"], ["a"])}, "test: 2 sources and 1 targets"),
-    ({"test": (["a", "b"], ["a", "b\n"])}, "Sentence 2 has a line break"),
+    ({"test": (["a", "b"], ["a", "b\n"])}, "a line break in it: .b.n"),
   ],
 )
 def test_unusable_splits_are_named(tmp_path, changes, message):

@@ -110,7 +110,7 @@ def test_a_tab_separated_file(binary, tmp_path):
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
-    (["--corpus=nowhere"], "embedded and grammar"),
+    (["--corpus=nowhere"], "embedded, grammar, wmt14_de_en,"),
     ([], "either --corpus or --source"),
     (["--corpus=embedded", "--source=a"], "either --corpus or --source"),
     (["--source=a,b,c"], "train,dev,test files each"),
@@ -120,6 +120,7 @@ def test_a_tab_separated_file(binary, tmp_path):
     (["--corpus=grammar", "--seed=-1"], "seed"),
     (["--corpus=embedded", "--languages=en,de"], "--swap"),
     (["--corpus=embedded", "--sizes=1,2,3"], "--sizes does not apply"),
+    (["--corpus=embedded", "--downloads=a"], "--downloads does not apply"),
     (["--corpus=embedded", "--target=a,b,c"], "--target does not apply"),
     (["--source=a,b,c", "--target=a,b,c", "--seed=1"], "--seed does not"),
     (

@@ -1,8 +1,9 @@
 """Corpora, the token store on disk, and batches planned from it.
 
-read_parallel_folder, read_manythings, embedded, grammar  -> Corpus
-prepare(corpus, out, vocab_size=...)                      -> PreparedData
-Batches(prepared.store("train"), batch_tokens)[step]      -> Batch
+read_parallel_folder, read_manythings, embedded, grammar   -> Corpus
+read_published (read_tfds, read_iwslt16): the paper's      -> Corpus
+prepare(corpus, out, vocab_size=...)                       -> PreparedData
+Batches(prepared.store("train"), batch_tokens)[step]       -> Batch
 length_batches(x, y, batch_tokens=...)     evaluation: each pair exactly once
 """
 
@@ -21,13 +22,22 @@ from latentnmt.data.phrases import (
   grammar_log_prob,
   grammar_translations,
 )
+from latentnmt.data.published import (
+  PUBLISHED,
+  Published,
+  read_iwslt16,
+  read_published,
+  read_tfds,
+)
 from latentnmt.data.store import PreparedData, prepare, with_targets
 
 __all__ = [
+  "PUBLISHED",
   "SPLITS",
   "Batches",
   "Corpus",
   "PreparedData",
+  "Published",
   "TokenStore",
   "embedded",
   "grammar",
@@ -35,9 +45,12 @@ __all__ = [
   "grammar_translations",
   "length_batches",
   "prepare",
+  "read_iwslt16",
   "read_lines",
   "read_manythings",
   "read_parallel",
   "read_parallel_folder",
+  "read_published",
+  "read_tfds",
   "with_targets",
 ]

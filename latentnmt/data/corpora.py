@@ -1,11 +1,12 @@
 """Parallel text from files: one sentence a line, line n translates line n."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import gzip
 import importlib.resources
 import lzma
 import pathlib
+import zlib
 
 import numpy as np
 from scipy import sparse
@@ -15,10 +16,7 @@ from latentnmt.types import InputError
 
 SPLITS = ("train", "dev", "test")
 
-_OPENERS: dict[str, Callable[[bytes], bytes]] = {
-  ".gz": gzip.decompress,
-  ".xz": lzma.decompress,
-}
+_OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +24,15 @@ class Corpus:
   """Sentence pairs of train, dev and test.
 
   Attributes:
-    splits: "train", "dev" and "test" to (sources, targets), of equal length.
+    splits: "train", "dev" and "test" to (sources, targets), of equal length:
+      lists, or sequences that read their sentences when asked for them.
     languages: codes of source and target.
     provenance: where the pairs come from, one line.
     log_probs: for a corpus whose truth is known, log p(target|source) in nats
       of each pair of each split, float64[n].
   """
 
-  splits: Mapping[str, tuple[list[str], list[str]]]
+  splits: Mapping[str, tuple[Sequence[str], Sequence[str]]]
   languages: tuple[str, str]
   provenance: str
   log_probs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -49,24 +48,33 @@ def read_lines(path) -> list[str]:
     InputError: for a file that cannot be read, or bytes that are no UTF-8
       (names the line).
   """
+  return list(stream_lines(path))
+
+
+def stream_lines(path) -> Iterator[str]:
+  """As `read_lines`, one line at a time."""
   path = pathlib.Path(path)
   try:
-    data = _OPENERS.get(path.suffix, bytes)(path.read_bytes())
-  except (OSError, EOFError, lzma.LZMAError) as error:
+    with _OPENERS.get(path.suffix, open)(path, "rb") as file:
+      yield from decode_lines(file, path)
+  except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
     reason = getattr(error, "strerror", None) or f"cannot be read: {error}"
     raise InputError(f"{path}: {reason}.") from None
-  try:
-    text = data.decode()
-  except UnicodeDecodeError as error:
-    line = data[: error.start].count(b"\n") + 1
-    raise InputError(
-      f"{path}, line {line}: byte 0x{data[error.start]:02x} is no UTF-8;"
-      " convert the file first."
-    ) from None
-  lines = text.removeprefix("\ufeff").split("\n")
-  if not lines[-1]:
-    lines.pop()
-  return [line.removesuffix("\r") for line in lines]
+
+
+def decode_lines(lines: Iterable[bytes], name) -> Iterator[str]:
+  """The lines of a binary file called `name`, as `read_lines`."""
+  for number, line in enumerate(lines, 1):
+    try:
+      decoded = line.decode()
+    except UnicodeDecodeError as error:
+      raise InputError(
+        f"{name}, line {number}: byte 0x{line[error.start]:02x} is no UTF-8;"
+        " convert the file first."
+      ) from None
+    if number == 1:
+      decoded = decoded.removeprefix("\ufeff")
+    yield decoded.removesuffix("\n").removesuffix("\r")
 
 
 def read_parallel(source_path, target_path) -> tuple[list[str], list[str]]:

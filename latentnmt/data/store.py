@@ -8,27 +8,33 @@
   {split}.log_probs.npy          float64[n], where the truth is known
 
 The same corpus and settings give the same bytes. Every pair of every split is
-kept but for training pairs with an empty side, which are counted.
+kept but for training pairs with an empty side, which are counted. Text goes
+from the corpus to its files, and from there to the vocabulary and to tokens, a
+chunk at a time: no corpus is held as a whole on the way.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import hashlib
+import io
+import itertools
 import json
 import os
 import pathlib
 import shutil
 import tempfile
+from typing import BinaryIO
 
 import numpy as np
 
 from latentnmt import text
 from latentnmt.data import batches
-from latentnmt.data.corpora import SPLITS, Corpus, read_lines
+from latentnmt.data.corpora import SPLITS, Corpus, read_lines, stream_lines
 from latentnmt.types import InputError
 
 _LARGEST_VOCABULARY = 1 << 16  # tokens are stored as uint16
-_CHUNK = 50_000  # lines tokenised at once, to keep their lists of ids small
+_CHUNK = 50_000  # lines read or tokenised at once
+_TEXT = {"x": "src.txt", "y": "tgt.txt"}
 
 
 class PreparedData:
@@ -69,6 +75,12 @@ class PreparedData:
     source, target = self.meta["made_from"]["languages"]
     return source, target
 
+  @property
+  def reference_normalizers(self) -> list[str]:
+    """Normalisers that the targets, and so BLEU's references, went through."""
+    names = self.meta["made_from"]["normalizers"]
+    return text.normalizers_of(self.languages[1], names)
+
   def store(self, split: str) -> batches.TokenStore:
     """Token sequences of a split, memory-mapped."""
     return batches.TokenStore(
@@ -81,11 +93,11 @@ class PreparedData:
 
   def sources(self, split: str) -> list[str]:
     """Source sentences of a split."""
-    return read_lines(self._file(split, "src.txt"))
+    return read_lines(self._file(split, _TEXT["x"]))
 
   def targets(self, split: str) -> list[str]:
     """Target sentences of a split: BLEU's references."""
-    return read_lines(self._file(split, "tgt.txt"))
+    return read_lines(self._file(split, _TEXT["y"]))
 
   def log_probs(self, split: str) -> np.ndarray | None:
     """float64[n]: known log p(target|source) in nats, or None."""
@@ -123,8 +135,8 @@ def prepare(
       of the side whose language they are for.
     swap: translate from the corpus's target to its source.
     tokenizer: a vocabulary to take instead of finding one.
-    advance: called with the number of lines just tokenised, for a progress
-      bar: `tqdm(...).update`.
+    advance: called with the number of lines just read or just tokenised, for
+      a progress bar, `tqdm(...).update`: every line counts twice.
 
   Raises:
     InputError: for `out` made otherwise (names the fields that differ), a
@@ -132,7 +144,6 @@ def prepare(
       normaliser, or a split that is missing, empty or of unequal sides.
   """
   out = pathlib.Path(out)
-  splits, kept = _normalized(corpus, normalizers, swap)
   if tokenizer is not None:
     vocab_size = tokenizer.vocab_size
   made_from = {
@@ -141,29 +152,36 @@ def prepare(
     "normalizers": list(normalizers),
     "vocab_size": _checked_size(vocab_size),
     "vocabulary": _digest(tokenizer.model) if tokenizer else "trained",
-    "pairs": {split: len(splits[split][0]) for split in SPLITS},
-    "dropped": int(np.sum(~kept)),
-    "text": _digest(*(_text(side) for s in SPLITS for side in splits[s])),
   }
-  if (existing := _same(out, made_from)) is not None:
-    return existing
-  if tokenizer is None:
-    source, target = splits["train"]
-    tokenizer = text.Tokenizer.train([*source, *target], vocab_size)
-  with _directory(out) as folder:
+  with _workspace(out) as folder:
+    kept = {
+      split: _write_pairs(corpus, split, folder, normalizers, swap, advance)
+      for split in SPLITS
+    }
+    made_from["pairs"] = {s: int(np.sum(kept[s])) for s in SPLITS}
+    made_from["dropped"] = int(np.sum(~kept["train"]))
+    made_from["text"] = _digest(
+      *(path for split in SPLITS for path in _text_files(folder, split))
+    )
+    if (existing := _same(out, made_from)) is not None:
+      return existing
+    if tokenizer is None:
+      lines = itertools.chain(*map(stream_lines, _text_files(folder, "train")))
+      tokenizer = text.Tokenizer.train(lines, vocab_size)
     tokenizer.save(folder / "vocab.model")
-    statistics = {}
-    for split in SPLITS:
-      statistics[split] = {
-        side: _write_side(folder, split, side, lines, tokenizer, advance)
-        for side, lines in zip("xy", splits[split], strict=True)
+    statistics = {
+      split: {
+        side: _write_tokens(folder, split, side, tokenizer, advance)
+        for side in _TEXT
       }
+      for split in SPLITS
+    }
     # The known truth is that of the corpus's own direction and spelling.
     if not (swap or normalizers):
       for split, values in corpus.log_probs.items():
-        values = values[kept] if split == "train" else values
-        np.save(folder / f"{split}.log_probs.npy", values)
+        np.save(folder / f"{split}.log_probs.npy", values[kept[split]])
     _write_meta(folder, made_from, statistics)
+    os.replace(folder, out)
   return PreparedData.open(out)
 
 
@@ -195,49 +213,23 @@ def with_targets(
       f" training sources of {prepared.path}."
     )
   made_from["targets"] = dict(provenance)
-  made_from["text"] = _digest(made_from["text"].encode(), _text(targets))
-  if (existing := _same(out, made_from)) is not None:
-    return existing
-  with _directory(out) as folder:
+  with _workspace(out) as folder:
+    file = folder / f"train.{_TEXT['y']}"
+    with file.open("wb") as opened:
+      _write_lines(opened, targets)
+    made_from["text"] = _digest(made_from["text"].encode(), file)
+    if (existing := _same(out, made_from)) is not None:
+      return existing
     for file in prepared.path.iterdir():
       if not file.name.startswith(("train.y.", "train.tgt", "train.log")):
         shutil.copyfile(file, folder / file.name)
     statistics = json.loads(json.dumps(prepared.meta["statistics"]))
-    statistics["train"]["y"] = _write_side(
-      folder, "train", "y", targets, prepared.tokenizer
+    statistics["train"]["y"] = _write_tokens(
+      folder, "train", "y", prepared.tokenizer
     )
     _write_meta(folder, made_from, statistics)
+    os.replace(folder, out)
   return PreparedData.open(out)
-
-
-def _normalized(
-  corpus: Corpus, normalizers, swap: bool
-) -> tuple[dict, np.ndarray]:
-  """The pairs as they are stored, and which of train they are: bool[n]."""
-  splits = {}
-  for split in SPLITS:
-    sides = corpus.splits.get(split, ((), ()))
-    if len(sides[0]) != len(sides[1]):
-      raise InputError(
-        f"{split}: {len(sides[0]):,} sources and {len(sides[1]):,} targets."
-      )
-    pairs = list(
-      zip(
-        *(
-          text.normalize(side, normalizers, language)
-          for side, language in zip(sides, corpus.languages, strict=True)
-        ),
-        strict=True,
-      )
-    )
-    if split == "train":
-      kept = np.array([bool(x.strip() and y.strip()) for x, y in pairs], bool)
-      pairs = [pair for pair, keep in zip(pairs, kept, strict=True) if keep]
-    if not pairs:
-      raise InputError(f"{corpus.provenance}: the {split} split is empty.")
-    source, target = map(list, zip(*pairs, strict=True))
-    splits[split] = (target, source) if swap else (source, target)
-  return splits, kept
 
 
 def _checked_size(vocab_size: int | None) -> int:
@@ -249,18 +241,65 @@ def _checked_size(vocab_size: int | None) -> int:
   return vocab_size
 
 
-def _write_side(
-  folder,
+def _text_files(folder: pathlib.Path, split: str) -> list[pathlib.Path]:
+  return [folder / f"{split}.{name}" for name in _TEXT.values()]
+
+
+def _write_pairs(
+  corpus: Corpus,
+  split: str,
+  folder: pathlib.Path,
+  normalizers: Sequence[str],
+  swap: bool,
+  advance: Callable[[int], object],
+) -> np.ndarray:
+  """Writes a split's text, normalised; returns which pairs, bool[n]."""
+  sides = corpus.splits.get(split, ((), ()))
+  if len(sides[0]) != len(sides[1]):
+    raise InputError(
+      f"{split}: {len(sides[0]):,} sources and {len(sides[1]):,} targets."
+    )
+  kept = np.ones(len(sides[0]), bool)
+  with contextlib.ExitStack() as stack:
+    files = [
+      stack.enter_context(path.open("wb"))
+      for path in _text_files(folder, split)[:: -1 if swap else 1]
+    ]
+    for start in range(0, len(kept), _CHUNK):
+      chunk = slice(start, start + _CHUNK)
+      lines = [
+        text.normalize(side[chunk], normalizers, language)
+        for side, language in zip(sides, corpus.languages, strict=True)
+      ]
+      if split == "train":
+        pairs = zip(*lines, strict=True)
+        kept[chunk] = [bool(x.strip() and y.strip()) for x, y in pairs]
+      for file, side in zip(files, lines, strict=True):
+        _write_lines(file, itertools.compress(side, kept[chunk]))
+        advance(len(side))
+  if not kept.any():
+    raise InputError(f"{corpus.provenance}: the {split} split is empty.")
+  return kept
+
+
+def _write_lines(file: BinaryIO, lines: Iterable[str]):
+  for line in lines:
+    if "\n" in line:
+      raise InputError(f"A sentence has a line break in it: {line!r}.")
+    file.write(f"{line}\n".encode())
+
+
+def _write_tokens(
+  folder: pathlib.Path,
   split: str,
   side: str,
-  lines: Sequence[str],
   tokenizer: text.Tokenizer,
   advance: Callable[[int], object] = lambda lines: None,
 ) -> dict:
-  """Writes text and tokens of one side of a split; returns its statistics."""
+  """Tokenises the text of one side of a split; returns its statistics."""
+  lines = stream_lines(folder / f"{split}.{_TEXT[side]}")
   parts = []
-  for start in range(0, len(lines), _CHUNK):
-    chunk = lines[start : start + _CHUNK]
+  while chunk := list(itertools.islice(lines, _CHUNK)):
     parts.append(batches.flatten(tokenizer.encode(chunk)))
     advance(len(chunk))
   tokens = np.concatenate([flat for flat, _ in parts])
@@ -268,8 +307,6 @@ def _write_side(
   offsets = np.concatenate([[0], np.cumsum(lengths)])
   np.save(folder / f"{split}.{side}.tokens.npy", tokens)
   np.save(folder / f"{split}.{side}.offsets.npy", offsets)
-  name = {"x": "src", "y": "tgt"}[side]
-  (folder / f"{split}.{name}.txt").write_bytes(_text(lines))
   return {
     "tokens": len(tokens),
     "longest": int(lengths.max()),
@@ -277,17 +314,17 @@ def _write_side(
   }
 
 
-def _text(lines: Sequence[str]) -> bytes:
-  for number, line in enumerate(lines, 1):
-    if "\n" in line:
-      raise InputError(f"Sentence {number} has a line break in it: {line!r}.")
-  return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _digest(*parts: bytes) -> str:
+def _digest(*parts: bytes | pathlib.Path) -> str:
+  """Hash of bytes and of the contents of files, in this order."""
   digest = hashlib.sha256()
   for part in parts:
-    digest.update(len(part).to_bytes(8, "little") + part)
+    whole = isinstance(part, bytes)
+    with io.BytesIO(part) if whole else part.open("rb") as file:
+      size = file.seek(0, io.SEEK_END)
+      file.seek(0)
+      digest.update(size.to_bytes(8, "little"))
+      while block := file.read(1 << 20):
+        digest.update(block)
   return digest.hexdigest()[:16]
 
 
@@ -335,8 +372,8 @@ def _same(out: pathlib.Path, made_from: dict) -> PreparedData | None:
 
 
 @contextlib.contextmanager
-def _directory(out: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A sibling of `out` to write into, which then becomes `out`."""
+def _workspace(out: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A folder beside `out` to write into, gone in the end unless moved away."""
   out.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(
     dir=out.parent, prefix=f".{out.name}."
@@ -344,4 +381,3 @@ def _directory(out: pathlib.Path) -> Iterator[pathlib.Path]:
     folder = pathlib.Path(temporary) / "data"
     folder.mkdir()
     yield folder
-    os.replace(folder, out)
