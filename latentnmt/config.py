@@ -240,6 +240,8 @@ class TrainConfig:
     batch_tokens: rows times the longer side's length, per step.
     max_shapes: shapes of batch at most; each costs a compilation, and with
       few of them more of a batch is padding.
+    shapes: lengths (S, T) of the batches, for runs on different data that are
+      to share compiled programs; by default chosen from the corpus.
     max_length: pairs with a longer side, in tokens, are left out of training.
     seed: of initialisation, data order, dropout and latents.
     learning_rate: factor on width^-0.5 min(step^-0.5, step warmup^-1.5).
@@ -268,6 +270,7 @@ class TrainConfig:
   steps: int = 100_000
   batch_tokens: int = 4096
   max_shapes: int = 8
+  shapes: tuple = ()
   max_length: int = 64
   seed: int = 0
   learning_rate: float = 1.0

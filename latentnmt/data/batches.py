@@ -12,7 +12,7 @@ import functools
 
 import numpy as np
 
-from latentnmt.data.planning import plan_shapes
+from latentnmt.data.planning import plan_into, plan_shapes
 from latentnmt.types import PAD, Batch, InputError
 
 
@@ -87,6 +87,7 @@ class Batches:
     max_length: pairs with a longer side, in tokens, are left out.
     seed: of the order, which differs from epoch to epoch.
     max_shapes: number of shapes, at most.
+    edges: (S, T) of the shapes; by default chosen from the lengths.
 
   Attributes:
     shapes: (rows, S, T) of each shape: rows a multiple of 8, S and T of 4.
@@ -95,7 +96,7 @@ class Batches:
     dropped: pairs left out because of their length.
 
   Raises:
-    InputError: when no pair is left.
+    InputError: when no pair is left, or for `edges` that do not hold all.
   """
 
   def __init__(
@@ -106,6 +107,7 @@ class Batches:
     max_length: int | None = None,
     seed: int = 0,
     max_shapes: int = 8,
+    edges: Sequence[tuple[int, int]] = (),
   ):
     kept = np.arange(len(store))
     if max_length is not None:
@@ -117,11 +119,15 @@ class Batches:
         f" max_length={max_length}."
       )
     self._store, self._seed = store, seed
-    plan = plan_shapes(store.lengths[kept], batch_tokens, max_shapes)
+    lengths = store.lengths[kept]
+    if edges:
+      plan = plan_into(lengths, batch_tokens, edges)
+    else:
+      plan = plan_shapes(lengths, batch_tokens, max_shapes)
     self._ids = tuple(kept[ids] for ids in plan.ids)
     self.shapes, self._batches = plan.shapes, plan.batches
     self.per_epoch = sum(plan.batches)
-    source, target = store.lengths[kept].sum(axis=0) / plan.padded
+    source, target = lengths.sum(axis=0) / plan.padded
     self.fill = float(source), float(target)
     self._epoch = functools.lru_cache(2)(self._plan_epoch)
 

@@ -7,10 +7,12 @@ an estimate of the padding is followed by a climb over the padding itself,
 empty rows included.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 
 import numpy as np
+
+from latentnmt.types import InputError
 
 _ROWS = 8  # rows of every shape are a multiple, for a mesh of 8 devices
 _EDGE = 4  # and S and T of this, for models that shorten the sequence
@@ -73,6 +75,44 @@ def plan_shapes(
     if len(members):
       rows = _rows(np.array(len(members)), max(source, target), batch_tokens)
       shapes.append((int(rows), source, target))
+      ids.append(members)
+  return Plan(tuple(shapes), tuple(ids))
+
+
+def plan_into(
+  lengths: np.ndarray,
+  batch_tokens: int,
+  edges: Sequence[tuple[int, int]],
+) -> Plan:
+  """The plan of given shapes, whatever the pairs: rows depend on edges alone.
+
+  Args:
+    lengths: int[n, 2], tokens of source and target.
+    batch_tokens: as for `plan_shapes`.
+    edges: (S, T) of each shape.
+
+  Raises:
+    InputError: for edges that are no multiples of 4, or a pair that is longer
+      than all of them.
+  """
+  bad = [edge for edge in edges if len(edge) != 2 or np.any(np.mod(edge, 4))]
+  if bad:
+    raise InputError(f"The shape {bad[0]} is no (S, T) of multiples of 4.")
+  edges = np.array(sorted(edges, key=sum))
+  fits = np.all(lengths[:, None] <= edges, axis=-1)
+  if not fits.any(axis=1).all():
+    longest = lengths[~fits.any(axis=1)][0].tolist()
+    raise InputError(
+      f"A pair of {longest} tokens fits none of the shapes {edges.tolist()};"
+      " add one, or lower max_length."
+    )
+  choice = fits.argmax(axis=1)
+  shapes, ids = [], []
+  for k, (source, target) in enumerate(edges.tolist()):
+    rows = max(batch_tokens // max(source, target) // _ROWS, 1) * _ROWS
+    members = np.flatnonzero(choice == k)
+    if len(members):
+      shapes.append((rows, source, target))
       ids.append(members)
   return Plan(tuple(shapes), tuple(ids))
 

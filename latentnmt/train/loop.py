@@ -67,6 +67,7 @@ def fit(
     max_length=train.max_length,
     seed=train.seed,
     max_shapes=train.max_shapes,
+    edges=train.shapes,
   )
   _check_rows(batches, mesh)
   writer = summary_writer() if tensorboard else None
