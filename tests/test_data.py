@@ -217,9 +217,10 @@ def test_gather_never_cuts():
     tokens.gather([0], len(x[0]) - 1, 40)
 
 
-def test_an_epoch_has_every_pair_once():
+@pytest.mark.parametrize("edges", [(), ((32, 32), (16, 12), (12, 16))])
+def test_an_epoch_has_every_pair_once(edges):
   tokens, x, y = store()
-  batches = data.Batches(tokens, 256)
+  batches = data.Batches(tokens, 256, edges=edges)
   for epoch in (0, 3):
     found = collections.Counter()
     for i in range(batches.per_epoch):
@@ -278,6 +279,16 @@ def test_long_pairs_are_left_out_and_counted():
   assert pairs == 200 - long
   with pytest.raises(InputError, match="No pair of 200 .*max_length=0"):
     data.Batches(tokens, 256, max_length=0)
+
+
+def test_given_shapes_are_those_of_any_corpus():
+  edges = ((16, 12), (32, 32))
+  few, many = (data.Batches(store(n)[0], 256, edges=edges) for n in (90, 300))
+  assert few.shapes == many.shapes == ((16, 16, 12), (8, 32, 32))
+  with pytest.raises(InputError, match=r"fits none of the shapes \[\[16, 12"):
+    data.Batches(store()[0], 256, edges=edges[:1])
+  with pytest.raises(InputError, match=r"\(16, 10\) is no .* multiples of 4"):
+    data.Batches(store()[0], 256, edges=((16, 10), (32, 32)))
 
 
 def test_pairs_of_one_length_leave_no_padding():
