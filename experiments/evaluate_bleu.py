@@ -3,13 +3,17 @@
   python -m experiments.evaluate_bleu --data=runs/quickstart/data \
     --run=runs/quickstart/teacher --run=runs/quickstart/gauss-raw
 
-Every hypotheses/<split>.<method>.txt of a run gives two rows of its
-results.jsonl, metrics "bleu" and "chrf", with sacreBLEU's signature, the ends
-of the 95 % bootstrap interval, "low" and "high", and the checkpoint's "step".
+Every hypotheses/<split>.<method>.txt of a run, and .step<N>.txt of another
+checkpoint than the best, gives two rows of its results.jsonl, metrics "bleu"
+and "chrf", with sacreBLEU's signature, the ends of the 95 % bootstrap
+interval, "low" and "high", and the checkpoint's "step". Where `translate` says
+how likely a latent model finds its own translations, "bound" and "eq3" repeat
+that, in nats per token.
 """
 
 import dataclasses
 from pathlib import Path
+import re
 
 from absl import flags
 
@@ -27,6 +31,7 @@ _RESAMPLES = flags.DEFINE_integer(
 )
 
 _MEASURES = {"bleu": metrics.bleu, "chrf": metrics.chrf}
+_TOLD = {"bound_per_token": "bound", "eq3_per_token": "eq3"}
 
 
 def hypotheses(run: str) -> list[tuple[str, str, Path]]:
@@ -38,12 +43,14 @@ def hypotheses(run: str) -> list[tuple[str, str, Path]]:
   files = sorted((Path(run) / "hypotheses").glob("*.*.txt"))
   if not files:
     raise InputError(f"{run} has no translations; translate with it first.")
-  names = [file.name.removesuffix(".txt").split(".", 1) for file in files]
-  return [(*name, file) for name, file in zip(names, files, strict=True)]
+  names = [re.sub(r"(\.step\d+)?\.txt$", "", file.name) for file in files]
+  return [
+    (*name.split(".", 1), file) for name, file in zip(names, files, strict=True)
+  ]
 
 
 def about(file: Path, fingerprint: str) -> dict:
-  """What `translate` wrote about a file: step, data, truncated.
+  """What `translate` wrote about a file: step, data, truncated and so on.
 
   Raises:
     InputError: if it wrote nothing, or translated data of another fingerprint.
@@ -89,6 +96,11 @@ def main(argv):
     except InputError as error:
       raise InputError(f"{file}: {error}") from None
     told |= {"split": split, "method": method}
+    rows += [
+      {"metric": metric, "value": told.pop(field)}
+      for field, metric in _TOLD.items()
+      if field in told
+    ]
     found += [(run, file, row | told) for row in rows]
   for run, file, row in found:
     checkpoint.append_result(run, row)

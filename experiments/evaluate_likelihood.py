@@ -3,7 +3,8 @@
   python -m experiments.evaluate_likelihood --run=runs/quickstart/gauss-raw \
     --data=runs/quickstart/data --samples=100
 
-Rows go to the run's results.jsonl, per-sentence values to
+With --checkpoint=kept each checkpoint of the run is scored, by the same
+compiled programs. Rows go to the run's results.jsonl, per-sentence values to
 likelihood/<split>.<step>.npz of the run, by the names of `Estimate`. Rows by
 metric, each for the estimators "exact" (autoregressive models) or iwae, elbo,
 reconstruction and lee2020 (latent models):
@@ -37,7 +38,7 @@ from latentnmt.text import UNK
 from latentnmt.types import Estimate
 
 _RUN = common.run_flag()
-common.checkpoint_flag()
+common.checkpoint_flag(several=True)
 _DATA = common.data_flag()
 _SPLIT = common.split_flag()
 _SAMPLES = flags.DEFINE_integer(
@@ -201,13 +202,28 @@ def show(found: list[dict]) -> None:
 
 
 def main(argv):
-  """Scores a split and writes what was found."""
+  """Scores a split by each checkpoint asked for."""
   del argv
-  run, split = _RUN.value, _SPLIT.value
   prepared = PreparedData.open(_DATA.value)
+  steps = common.checkpoint_steps(_RUN.value)
+  for step in steps:
+    if len(steps) > 1:
+      print(f"step {step}")
+    # Models of the same configuration are equal: nothing is compiled again.
+    evaluate(prepared, step, aloud=step == steps[0])
+
+
+def evaluate(prepared: PreparedData, step: int, aloud: bool) -> None:
+  """Scores a split by one checkpoint and writes what was found.
+
+  Args:
+    prepared: the corpus.
+    step: of the checkpoint.
+    aloud: whether to warn of what the figures are not of.
+  """
+  split = _SPLIT.value
   sources, targets = prepared.sources(split), prepared.targets(split)
-  (step,) = common.checkpoint_steps(run)
-  model, params, tokenizer = checkpoint.load(run, step)
+  model, params, tokenizer = checkpoint.load(_RUN.value, step)
   estimate = likelihood.log_likelihood_lines(
     model,
     params,
@@ -224,7 +240,8 @@ def main(argv):
   x, y = tokenizer.encode(sources), tokenizer.encode(targets)
   counted = counts(model, estimate, x, y)
   limit = model.config.transformer.max_length
-  warn(counted, limit)
+  if aloud:
+    warn(counted, limit)
   found = rows(estimate, targets, exact, cut=max(map(len, y)) > limit)
   truth = prepared.log_probs(split)
   if truth is not None and not counted["truncated"]:
@@ -238,14 +255,18 @@ def main(argv):
     **counted,
   }
   found = [row | conditions for row in found]
-  with common.replacing(
-    Path(run) / "likelihood" / f"{split}.{step}.npz"
-  ) as partial:
+  write(step, estimate, found)
+  show(found)
+
+
+def write(step: int, estimate: Estimate, found: list[dict]) -> None:
+  """Writes the values of each sentence, then the rows."""
+  run, split = Path(_RUN.value), _SPLIT.value
+  with common.replacing(run / "likelihood" / f"{split}.{step}.npz") as partial:
     with open(partial, "wb") as file:  # savez adds .npz to a mere name
       np.savez(file, **vars(estimate), samples=_SAMPLES.value, seed=_SEED.value)
   for row in found:
     checkpoint.append_result(run, row)
-  show(found)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,37 @@
 import csv
+import html.parser
 import json
+import re
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from experiments import analyze
+from experiments import analyze, page, plots, results, tables
+from experiments.correlation import correlation, correlations
 from latentnmt import checkpoint, zoo
 from latentnmt.config import ExperimentConfig, TrainConfig, to_dict
+from latentnmt.data import Corpus, prepare
 from latentnmt.types import InputError
 
 ROW = {
   "run": "gauss",
   "model": "gauss_tiny",
+  "family": "Gaussian prior",
   "data": "raw",
   "parameters": 1_234_567,
   "method": "delta1",
+  "usual": True,
   "k": 1,
   "bleu": 12.345,
   "bleu_low": 11.0,
   "bleu_high": 13.0,
   "bleu_signature": "nrefs:1|bs:1000",
   "chrf": 40.04,
+  "bound": -1.25,
+  "eq3": -31.5,
   "log_likelihood": -2.5,
   "estimator": "iwae",
   "K": 100,
@@ -30,10 +41,13 @@ ROW = {
   "megabytes": 5.0,
   "sentences_per_second_batch32": 100.0,
   "sentences_per_second_batch1": 7.0,
+  "speed_up_over": None,
 }
 
 
-def cells(text):
+def cells(table):
+  """Rows of a table's Markdown, by header."""
+  text = tables.as_markdown(table)
   lines = [line for line in text.split("\n") if line.startswith("|")]
   rows = [[c.strip() for c in line.split("|")[1:-1]] for line in lines]
   head, rule, *body = rows
@@ -42,46 +56,162 @@ def cells(text):
   return [dict(zip(head, row, strict=True)) for row in body]
 
 
-def test_table_has_a_line_for_each_row():
-  (row,) = cells(analyze.table([ROW]))
-  assert row["run"] == "gauss" and row["parameters"] == "1,234,567"
+# Tables of rows.
+
+
+def test_tables_have_a_line_for_each_row():
+  (row,) = cells(tables.quality([ROW], "test"))
+  assert row["run"] == "gauss" and row["decoding"] == "delta1"
   assert row["BLEU"] == "12.35" and row["95 %"] == "11.00 to 13.00"
   assert row["log p(y given x)"] == "-2.500" and row["ESS"] == "12.3"
+  assert row["K"] == "100"
+  (row,) = cells(tables.speed([ROW]))
+  assert row["parameters"] == "1,234,567"
   speeds = [name for name in row if name.startswith("sentences/s")]
   assert speeds == ["sentences/s at 1", "sentences/s at 32"]
-  assert analyze.missing([ROW]) == []
+  assert not any("speed-up" in name for name in row)
+  assert tables.speed([ROW]).missing() == []
 
 
 def test_missing_figures_are_dashes_and_named_and_others_empty():
-  bare = ROW | {"bleu": None, "sentences_per_second_batch1": None, "k": ""}
-  row = cells(analyze.table([bare]))[0]
+  bare = ROW | {"bleu": None, "sentences_per_second_batch1": None, "K": ""}
+  table = tables.speed([ROW, bare])
+  row = cells(table)[1]
   assert row["BLEU"] == row["sentences/s at 1"] == "–"
-  assert row["k"] == ""
-  assert analyze.missing([ROW, bare]) == [
+  assert table.missing() == [
     "– BLEU is missing for gauss delta1.",
     "– sentences/s at 1 is missing for gauss delta1.",
   ]
+  assert cells(tables.quality([bare], "test"))[0]["K"] == ""
 
 
-def test_table_without_any_speed_still_has_the_column():
+def test_speed_without_any_measured_still_has_the_column():
   bare = {k: v for k, v in ROW.items() if not k.startswith("sentences_per")}
-  assert cells(analyze.table([bare]))[0]["sentences/s"] == "–"
+  assert cells(tables.speed([bare]))[0]["sentences/s"] == "–"
+
+
+def test_refinement_is_a_line_for_each_run_and_figure():
+  rows = [
+    ROW | {"method": f"delta{k}", "k": k, "bleu": 10.0 + k, "bound": -k - 0.5}
+    for k in (0, 1, 4)
+  ]
+  other = ROW | {"run": "flow", "method": "delta1", "bleu": 9.0, "bound": None}
+  candidates = ROW | {"method": "delta1-l3", "bleu": 50.0}
+  teacher = ROW | {"run": "teacher", "method": "beam4", "k": ""}
+  table = tables.refinement([teacher, *rows, candidates, other])
+  assert [list(row.values()) for row in cells(table)] == [
+    ["gauss", "raw", "BLEU", "10.00", "11.00", "14.00"],
+    ["gauss", "raw", "bound", "-0.500", "-1.500", "-4.500"],
+    ["gauss", "raw", "Eq. 3", "-31.500", "-31.500", "-31.500"],
+    ["flow", "raw", "BLEU", "–", "9.00", "–"],
+    ["flow", "raw", "Eq. 3", "–", "-31.500", "–"],
+  ]
+  assert table.missing()[0] == ("– k = 0 is missing for flow BLEU, flow Eq. 3.")
+  assert tables.refinement([teacher]) is None
 
 
 def test_csv_has_all_digits():
-  (row,) = csv.DictReader(analyze.as_csv([ROW]).splitlines())
+  (row,) = csv.DictReader(tables.as_csv([ROW]).splitlines())
   assert float(row["bleu"]) == ROW["bleu"] and row["run"] == "gauss"
 
 
 def test_verdict_names_what_exceeds_the_truth():
   row = {"run": "a", "estimator": "iwae", "errors": 1.9}
   worse = row | {"errors": 2.1}
-  assert analyze.verdict([row])[0].startswith("No likelihood")
-  assert "a: iwae exceeds the truth by 2.1" in analyze.verdict([row, worse])[0]
-  assert analyze.verdict([worse | {"estimator": "lee2020"}])[0].startswith("No")
+  assert tables.verdict([row])[0].startswith("No likelihood")
+  assert "a: iwae exceeds the truth by 2.1" in tables.verdict([row, worse])[0]
+  assert tables.verdict([worse | {"estimator": "lee2020"}])[0].startswith("No")
 
 
-def _make_run(study, name, preset, fingerprint, results, best=None):
+# Correlation.
+
+
+@pytest.mark.parametrize("n, noise", [(4, 0.1), (8, 1.0), (30, 5.0)])
+def test_correlation_is_scipys(n, noise):
+  rng = np.random.default_rng(n)
+  x = rng.normal(size=n)
+  y = x + noise * rng.normal(size=n)
+  found = correlation(list(zip(x, y, strict=True)))
+  pearson = stats.pearsonr(x, y)
+  low, high = pearson.confidence_interval(0.95)
+  np.testing.assert_allclose(
+    [found["pearson"], found["pearson_low"], found["pearson_high"]],
+    [pearson.statistic, low, high],
+  )
+  r = stats.spearmanr(x, y).statistic
+  assert found["spearman"] == pytest.approx(r)
+  assert found["spearman_low"] <= r <= found["spearman_high"]
+
+
+def test_interval_of_ranks_covers_as_often_as_it_says():
+  # Normal pairs of correlation r have Spearman's 6 / pi asin(r / 2).
+  rng, r = np.random.default_rng(0), 0.7
+  truth = 6 / np.pi * np.arcsin(r / 2)
+  inside = 0
+  for _ in range(300):
+    x, e = rng.normal(size=(2, 20))
+    y = r * x + np.sqrt(1 - r * r) * e
+    found = correlation(list(zip(x, y, strict=True)))
+    inside += found["spearman_low"] <= truth <= found["spearman_high"]
+  assert 0.9 < inside / 300 < 0.99
+
+
+def test_perfect_agreement_and_none_at_all():
+  perfect = correlation([(x, 2.0 * x) for x in range(5)])
+  assert perfect["pearson"] == pytest.approx(1)
+  assert perfect["spearman_high"] == pytest.approx(1)
+  assert set(correlation([(1.0, y) for y in range(5)]).values()) == {""}
+  assert set(correlation([(x, x) for x in range(3)]).values()) == {""}
+
+
+POINT = {
+  "run": "gauss",
+  "model": "gauss_tiny",
+  "family": "Gaussian prior",
+  "data": "raw",
+  "split": "dev",
+  "method": "delta1",
+  "estimator": "iwae",
+  "K": 8,
+}
+
+
+def _points(count, **fields):
+  return [
+    POINT
+    | {"step": i, "bleu": i**2, "log_likelihood": float(i)}
+    | {"elbo": -float(i), "lee2020": float(i % 3)}
+    | fields
+    for i in range(count)
+  ]
+
+
+def test_agreement_is_a_line_for_each_run_and_figure():
+  exact = {"run": "teacher", "estimator": "exact", "K": ""}
+  points = _points(5, **exact, elbo="", lee2020="") + _points(5)
+  points += _points(3, run="new") + _points(4, run="flat", bleu=1.0)
+  rows = cells(tables.agreement(correlations(points)))
+  assert [(r["run"], r["log-likelihood"]) for r in rows[:5]] == [
+    ("teacher", "exact"),
+    ("gauss", "iwae (K = 8)"),
+    ("gauss", "elbo"),
+    ("gauss", "lee2020"),
+    ("new", "iwae (K = 8)"),
+  ]
+  r = stats.pearsonr(range(5), np.arange(5) ** 2).statistic
+  assert rows[0]["Pearson (95 %)"].startswith(f"+{r:.3f} (+")
+  assert rows[0]["Spearman (95 %)"].startswith("+1.000 (+1.00 to +1.00)")
+  assert rows[2]["Spearman (95 %)"].startswith("-1.000")
+  assert rows[4]["n"] == "3" and rows[4]["Pearson (95 %)"] == ""
+  assert rows[4]["remark"] == "too few checkpoints"
+  assert rows[5]["remark"] == "one of the two does not vary"
+  assert tables.agreement([]) is None
+
+
+# Reading a study.
+
+
+def _make_run(study, name, preset, fingerprint, rows, best=None):
   run = study / name
   run.mkdir(parents=True)
   config = ExperimentConfig(
@@ -92,8 +222,13 @@ def _make_run(study, name, preset, fingerprint, results, best=None):
     checkpoint.mark_finished(
       run, "steps", step=best, best_step=best, best_bleu=20.0
     )
-  for row in results:
+  for row in rows:
     checkpoint.append_result(run, {"split": "test"} | row)
+  for step in (10, 20):
+    log = {"step": step, "elbo": -5.0 + step / 10, "kl": 0.1, "log_pl": -0.2}
+    checkpoint.append_line(run / "metrics.jsonl", log)
+  dev = {"step": 20, "dev_bleu": 10.0, "dev_elbo": -3.0}
+  checkpoint.append_line(run / "metrics.jsonl", dev)
   return run
 
 
@@ -103,85 +238,127 @@ def _nats(estimator, value, step, **fields):
   return row | {"ess_median": 3.0, "sentences": 10, "tokens": 99} | fields
 
 
-def _bleu(method, value):
+def _bleu(method, value, **fields):
   signature = f"signature:{method[0]}"
   row = {"metric": "bleu", "method": method, "value": value}
-  return row | {"low": value - 1, "high": value + 1, "signature": signature}
+  row |= {"low": value - 1, "high": value + 1, "signature": signature}
+  return row | fields
+
+
+def _speeds(method, speeds):
+  row = {"metric": "sentences_per_second", "device": "2-core oracle"}
+  return [
+    row | {"method": method, "batch_size": size, "value": value}
+    for size, value in speeds.items()
+  ]
 
 
 @pytest.fixture
 def study(tmp_path):
   study = tmp_path / "quick"
-  distilled = {"targets": {"data": "data", "method": "beam4"}}
-  for name, made_from in ("data", {}), ("data-distilled", distilled):
-    (study / name).mkdir(parents=True)
-    meta = {"fingerprint": name, "made_from": made_from}
-    (study / name / "meta.json").write_text(json.dumps(meta))
-  _make_run(
+  lines = ["<b>ein</b> & zwei", "drei", "vier", "fünf"]
+  corpus = {s: (lines, lines[::-1]) for s in ("train", "dev", "test")}
+  data = prepare(
+    Corpus(corpus, ("de", "en"), "a test"), study / "data", vocab_size=40
+  )
+  distilled = study / "data-distilled"
+  distilled.mkdir()
+  targets = {"data": data.fingerprint, "method": "beam4"}
+  meta = {"fingerprint": "other", "made_from": {"targets": targets}}
+  (distilled / "meta.json").write_text(json.dumps(meta))
+  run = _make_run(
     study,
     "gauss",
     "gauss_tiny",
-    "data-distilled",
+    "other",
     [
       _bleu("delta0", 10.0),
       _bleu("delta1", 12.0),
+      {"metric": "bound", "method": "delta1", "value": -1.25},
       _nats("iwae", -2.25, 200),
       _nats("iwae", -1.5, 200, metric="nats_per_token_given_length"),
       _nats("elbo", -3.0, 200),
       _nats("iwae", -9.0, 400),
       {"metric": "lee2020_per_position", "value": -0.5, "step": 200},
-      {"metric": "bleu", "method": "delta1", "value": 99.0, "split": "dev"},
+      _bleu("delta1", 99.0, split="dev"),
+      *_speeds("delta1", {8: 580.0}),
     ],
     best=200,
   )
+  checkpoint.write_hypotheses(run, "test", "delta1", ["<i>", "b", "c", "d"])
   _make_run(
     study,
     "teacher",
     "transformer_tiny",
-    "data",
+    data.fingerprint,
     [
       _bleu("beam4", 20.0),
+      _bleu("greedy", 19.0),
       _nats("exact", -2.0, 100, K=None),
-      *(
-        {
-          "metric": "sentences_per_second",
-          "method": "beam4",
-          "batch_size": size,
-          "value": 50.0 + size,
-          "device": "2-core oracle",
-        }
-        for size in (8, 1)
-      ),
+      *_speeds("beam4", {8: 58.0, 1: 51.0}),
       {"metric": "parameters", "value": 1000},
     ],
   )
   return study
 
 
+def _add_checkpoints(study, split):
+  """Five checkpoints of each run, scored on a split."""
+  for step in range(100, 600, 100):
+    a = step / 100
+    for name, method, rows in (
+      ("teacher", "greedy", [_nats("exact", -5.0 + a, step, K=None)]),
+      (
+        "gauss",
+        "delta1",
+        [
+          _nats("iwae", -4.0 - a, step),
+          _nats("elbo", -6.0 - a, step),
+          {"metric": "lee2020_per_position", "value": -(a**2), "step": step},
+        ],
+      ),
+    ):
+      for row in [_bleu(method, 3 * a, step=step), *rows]:
+        checkpoint.append_result(study / name, row | {"split": split})
+
+
 def test_a_study_is_one_row_per_run_and_method(study):
-  teacher, first, second = cells(analyze.table(analyze.collect(study, "test")))
-  assert teacher["run"] == "teacher" and teacher["data"] == "raw"
-  assert teacher["log p(y given x)"] == "-2.000" and teacher["K"] == ""
-  assert teacher["sentences/s at 1"] == "51.0"
-  assert teacher["sentences/s at 8"] == "58.0"
-  assert teacher["parameters"] == "1,000" and teacher["MB"] == "–"
+  rows = results.collect(study, "test")
+  beam, greedy, first, second = cells(tables.speed(rows))
+  assert beam["run"] == "teacher" and beam["data"] == "raw"
+  assert beam["sentences/s at 1"] == "51.0" and beam["speed-up at 8"] == "1.0x"
+  assert beam["parameters"] == "1,000" and beam["MB"] == "–"
+  assert greedy["sentences/s at 8"] == "–" and greedy["speed-up at 8"] == ""
   assert [first["decoding"], second["decoding"]] == ["delta0", "delta1"]
-  assert second["BLEU"] == "12.00" and second["k"] == "1"
-  assert second["data"] == "distilled" and second["lee2020"] == "-0.500"
-  assert second["log p(y given x)"] == "-2.250", "of the best checkpoint"
-  assert second["sentences/s at 8"] == "–"
+  assert second["BLEU"] == "12.00" and second["speed-up at 8"] == "10.0x"
+  assert second["sentences/s at 1"] == "–"
+
+
+def test_each_model_is_judged_by_its_usual_decoding(study):
+  rows = results.collect(study, "test")
+  teacher, gauss = cells(tables.quality(rows, "test"))
+  assert teacher["decoding"] == "beam4" and teacher["BLEU"] == "20.00"
+  assert teacher["log p(y given x)"] == "-2.000" and teacher["K"] == ""
+  assert gauss["data"] == "distilled" and gauss["lee2020"] == "-0.500"
+  assert gauss["log p(y given x)"] == "-2.250", "of the best checkpoint"
+  assert results.usual_method(["greedy", "beam2"]) == "beam2"
+  bleu, bound = cells(tables.refinement(rows))
+  assert (bleu["k = 0"], bleu["k = 1"]) == ("10.00", "12.00")
+  assert (bound["k = 0"], bound["k = 1"]) == ("–", "-1.250")
 
 
 def test_report_states_its_conditions(study):
-  rows = analyze.collect(study, "test")
-  text = analyze.report("quick", rows, analyze.compare(study, "test"), "test")
+  rows = results.collect(study, "test")
+  shown = analyze.all_tables(rows, [], results.compare(study, "test"), "test")
+  text = analyze.markdown("quick", shown)
   for words in (
     "signature:d",
     "signature:b",
     "2-core oracle",
     "10 sentences, 99 tokens",
     "not a likelihood",
-    "– MB is missing for teacher beam4, gauss delta0, gauss delta1.",
+    "Speed-up: over teacher with beam4",
+    "– MB is missing for teacher beam4, teacher greedy, gauss delta0, gauss",
   ):
     assert words in text
   assert "known log p" not in text
@@ -189,36 +366,49 @@ def test_report_states_its_conditions(study):
 
 def test_raw_data_may_be_elsewhere(study):
   shutil.rmtree(study / "data")
-  rows = analyze.collect(study, "test")
-  assert [row["data"] for row in rows] == ["raw", "distilled", "distilled"]
+  rows = results.collect(study, "test")
+  kinds = {row["run"]: row["data"] for row in rows}
+  assert kinds == {"teacher": "raw", "gauss": "distilled"}
   shutil.rmtree(study / "data-distilled")
-  row = {"metric": "bleu", "method": "beam4", "value": 1.0, "data": "data"}
-  checkpoint.append_result(study / "teacher", {"split": "test"} | row)
-  rows = analyze.collect(study, "test")
-  assert [row["data"] for row in rows] == ["raw", None, None]
+  fingerprint = checkpoint.read_config(study / "teacher").data
+  row = _bleu("beam4", 1.0, data=fingerprint, split="test")
+  checkpoint.append_result(study / "teacher", row)
+  rows = results.collect(study, "test")
+  kinds = {row["run"]: row["data"] for row in rows}
+  assert kinds == {"teacher": "raw", "gauss": None}
+  assert results.samples(study, "test", rows, 20) == []
+
+
+def test_raw_comes_before_distilled(study):
+  fingerprint = checkpoint.read_config(study / "teacher").data
+  _make_run(study, "later", "gauss_tiny", fingerprint, [])
+  names = [run.name for run in results.run_directories(study)]
+  assert names == ["teacher", "later", "gauss"]
 
 
 def test_translations_of_the_best_checkpoint_count(study):
   for step, value in (200, 15.0), (400, 16.0):
-    row = {"split": "test", "step": step} | _bleu("delta1", value)
+    row = _bleu("delta1", value, step=step, split="test")
     checkpoint.append_result(study / "gauss", row)
-  *_, row = analyze.collect(study, "test")
+  *_, row = results.collect(study, "test")
   assert (row["bleu"], row["bleu_step"]) == (15.0, 200)
 
 
 def test_unknown_tokens_are_a_condition(study):
   row = _nats("iwae", -2.25, 200, split="test", unknown=7, truncated=0)
   checkpoint.append_result(study / "gauss", row)
-  text = "\n".join(analyze.conditions(analyze.collect(study, "test"), "test"))
+  rows = results.collect(study, "test")
+  text = "\n".join(tables.conditions(rows, "test"))
   assert "7 of the tokens are unknown to the vocabulary" in text
   assert "cut before" not in text
-  row = {"split": "test", "truncated": 3} | _bleu("delta1", 15.0)
+  row = _bleu("delta1", 15.0, split="test", truncated=3)
   checkpoint.append_result(study / "gauss", row)
-  text = "\n".join(analyze.conditions(analyze.collect(study, "test"), "test"))
+  rows = results.collect(study, "test")
+  text = "\n".join(tables.conditions(rows, "test"))
   assert "3 sources were cut before they were translated" in text
 
 
-def test_truth_gives_a_second_table(study):
+def test_truth_gives_a_table(study):
   for estimator, value in ("iwae", -0.3), ("lee2020", 4.0):
     row = {
       "metric": "difference_to_truth",
@@ -229,32 +419,151 @@ def test_truth_gives_a_second_table(study):
       "truth_per_token": -1.0,
     }
     checkpoint.append_result(study / "gauss", {"split": "test"} | row)
-  rows = analyze.compare(study, "test")
-  iwae, lee2020 = cells(analyze.truth_table(rows))
+  table = tables.truth(results.compare(study, "test"))
+  iwae, lee2020 = cells(table)
   assert iwae["difference/sentence"] == "-0.300"
   assert iwae["in standard errors"] == "-3.0"
   assert lee2020["nats/token"] == "-0.500"
   assert lee2020["difference/token"] == "+0.500"
-  text = analyze.report("x", analyze.collect(study, "test"), rows, "test")
+  text = tables.as_markdown(table)
   assert "Against the known" in text and "No likelihood or bound" in text
 
 
 def test_a_run_without_results_still_has_a_row(tmp_path):
   _make_run(tmp_path, "new", "gauss_tiny", "", [])
-  (row,) = analyze.collect(tmp_path, "test")
+  (row,) = results.collect(tmp_path, "test")
   assert row["method"] is None and row["run"] == "new"
-  assert "– BLEU is missing for new." in analyze.missing([row])
+  table = tables.quality([row], "test")
+  assert "– BLEU is missing for new." in table.missing()
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
   with pytest.raises(InputError, match="no run directories"):
-    analyze.collect(tmp_path, "test")
+    results.collect(tmp_path, "test")
 
 
-def test_the_binary_writes_and_prints_the_report(study, binary):
-  done = binary("analyze", f"--study={study}")
+def test_checkpoints_are_read_where_most_were_scored(study):
+  assert [p["run"] for p in results.most_checkpoints(study, "test")] == []
+  _add_checkpoints(study, "dev")
+  points = results.most_checkpoints(study, "test")
+  assert {p["split"] for p in points} == {"dev"} and len(points) == 10
+  first, last = points[0], points[-1]
+  assert (first["run"], first["step"], first["method"]) == (
+    *("teacher", 100, "greedy"),
+  )
+  assert first["log_likelihood"] == -4.0 and first["lee2020"] == ""
+  assert (last["run"], last["data"], last["K"]) == ("gauss", "distilled", 8)
+  assert (last["log_likelihood"], last["elbo"]) == (-9.0, -11.0)
+  assert (last["lee2020"], last["bleu"]) == (-25.0, 15.0)
+  rows = correlations(points)
+  assert [round(row["spearman"]) for row in rows] == [1, -1, -1, -1]
+  # The best checkpoint's figures on test are not those of the others.
+  assert results.collect(study, "test")[-1]["log_likelihood"] == -2.25
+
+
+# The page.
+
+
+class _Page(html.parser.HTMLParser):
+  """What a page refers to, its texts, and whether its elements close."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.references, self.texts, self.open, self.ids = [], [], [], []
+    self.feed(text)
+    assert not self.open
+
+  def handle_starttag(self, tag, attributes):
+    if tag not in ("meta", "img"):
+      self.open.append(tag)
+    for name, value in attributes:
+      if name in ("src", "href", "srcset", "data", "action"):
+        self.references.append(value)
+      if name == "id":
+        self.ids.append(value)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.texts.append(data)
+
+
+def test_the_binary_writes_the_report(study, binary):
+  _add_checkpoints(study, "dev")
+  done = binary("analyze", f"--study={study}", "--samples=2")
   assert done.status == 0, done.stderr
   assert (study / "report.md").read_text() in done.stdout
-  assert len((study / "report.csv").read_text().splitlines()) == 4
+  assert len((study / "report.csv").read_text().splitlines()) == 5
+  assert len((study / "checkpoints.csv").read_text().splitlines()) == 11
+  text = (study / "report.html").read_text()
+  found = _Page(text)
+  inside = {f"#{name}" for name in found.ids}
+  images = [r for r in found.references if r.startswith("data:image/svg+xml")]
+  assert len(images) == 4 and set(found.references) <= inside | set(images)
+  assert not re.search(r"@import|url\(|<script|<link", text)
+  assert "viewport" in text and "Table 2" in text
+  assert {"<b>ein</b> & zwei", "<i>", "d", "gauss, delta1"} <= set(found.texts)
+  assert "b" not in found.texts, "not one of the two"
+  assert "Plots need matplotlib" not in text
+
+
+def test_a_folder_of_no_study_is_one_line(study, binary):
   bad = binary("analyze", f"--study={study / 'data'}")
   assert bad.status == 2 and bad.stderr.count("\n") == 1
+
+
+def test_markup_in_names_is_text():
+  table = tables.Table("<t>", {"<h>": "{x}"}, [{"x": "a<b|c&"}], ["<n>"])
+  assert _Page(tables.as_html(table)).texts.count("a<b|c&") == 1
+  assert r"a<b\|c&" in tables.as_markdown(table)
+  figure = plots.Figure("<t>", "<c>", b"<svg/>")
+  text = page.page("<s>", [("<a>", plots.as_html(figure))])
+  assert {"<s>", "<a>", "<t>", "<c>"} <= set(_Page(text).texts)
+
+
+def test_report_without_matplotlib_says_how_to_have_plots(study, monkeypatch):
+  monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
+  rows = results.collect(study, "test")
+  ((_, text),) = analyze.figures(study, rows, [], "test")
+  assert "pip install 'latentnmt[plots]'" in text
+
+
+# Plots.
+
+
+def test_names_in_a_plot_cover_neither_each_other_nor_marks(monkeypatch):
+  figure = pytest.importorskip("matplotlib.figure").Figure((5, 4), dpi=100)
+  axes = figure.subplots()
+  places = [(i / 6, (i % 2) / 30) for i in range(7)]
+  axes.plot(*zip(*places, strict=True), "o-")
+  axes.set(ylim=(-1, 1))
+  names = [f"name {i}" for i in range(7)]
+  plots.label(axes, places, names, ["black"] * 7)
+  boxes = [text.get_window_extent() for text in axes.texts]
+  assert len(boxes) == 7
+  for i, box in enumerate(boxes):
+    assert not any(box.overlaps(other) for other in boxes[:i])
+    assert not box.count_contains(axes.transData.transform(places))
+
+
+def test_plots_are_there_for_what_there_is():
+  pytest.importorskip("matplotlib")
+  teacher = ROW | {"run": "teacher", "family": "autoregressive", "k": ""}
+  bare = ROW | {"bleu": None}
+  assert len(plots.scatter([ROW, teacher], [], "test")) == 1
+  assert plots.scatter([bare], _points(1), "test") == []
+  assert plots.speed([bare]) is None
+  assert plots.training([{"metrics": {}}]) is None
+  (figure,) = plots.scatter([bare], _points(4), "test")
+  assert "checkpoints, on dev" in figure.title
+  again = plots.scatter([bare], _points(4), "test")[0]
+  assert figure.svg == again.svg, "a report does not change by itself"
+
+
+def test_families_have_their_colours_whatever_the_study():
+  rows = [SimpleNamespace(f=f) for f in ("student prior", "flow prior")]
+  rows = [{"family": row.f, "data": "raw"} for row in rows]
+  look = plots.Look(rows)
+  assert look.colour(rows[1]) == plots.Look(rows[1:]).colour(rows[1])
+  assert look.colour(rows[0]) != look.colour(rows[1])
