@@ -12,6 +12,9 @@ MODELS = {
   "standard": config.LatentConfig(
     TRANSFORMER, prior=config.StandardNormalPriorConfig()
   ),
+  "flow": config.LatentConfig(
+    TRANSFORMER, channels=8, prior=config.FlowPriorConfig((2, 1), ("t", "ca"))
+  ),
   "custom": config.LatentConfig(
     TRANSFORMER,
     prior=config.CustomPriorConfig("a.b:C", fields=(("layers", 2),)),
@@ -67,6 +70,32 @@ def test_fields_of_a_group_are_checked_together(order):
   assert changed.model.transformer.heads == 3
 
 
+def test_override_takes_a_flow_s_steps_and_plans():
+  settings = ["model.prior.steps=(4,4,2)", "model.prior.plans=('a','cat','c')"]
+  prior = config.override(experiment("flow"), *settings).model.prior
+  assert prior == config.FlowPriorConfig((4, 4, 2), ("a", "cat", "c"))
+
+
+@pytest.mark.parametrize(
+  "assignment, message",
+  [
+    ("steps=(4,)", r"steps=\(4,\) and plans=.* of one length"),
+    ("steps=4", "should be of type tuple"),
+    ("steps=(1, 0)", r"steps=\(1, 0\); it should be 1 or more"),
+    ("steps=(1, 2.0)", "whole numbers"),
+    ("plans=('cat', 'up')", "letters 'c', 'a' and 't'"),
+    ("plans=('cat', '')", "letters 'c', 'a' and 't'"),
+    ("plans=('cat', 1)", "letters 'c', 'a' and 't'"),
+    ("hidden=0", "hidden=0; it should be 1 or more"),
+    ("coupling=spline", "'affine' and 'additive'"),
+  ],
+)
+def test_override_refuses_for_a_flow(assignment, message):
+  with pytest.raises(InputError, match=message) as error:
+    config.override(experiment("flow"), f"model.prior.{assignment}")
+  assert "\n" not in str(error.value)
+
+
 def test_override_takes_tuples():
   changed = config.override(MODELS["custom"], "prior.fields=(('a', 1),)")
   assert changed.prior.fields == (("a", 1),)
@@ -107,7 +136,8 @@ def test_override_refuses(assignment, message):
 
 def test_every_number_has_a_range():
   ranged = {name for *_, names in config._RANGES for name in names.split()}
-  for part in (experiment().train, MODELS["gaussian"], TRANSFORMER):
+  groups = [MODELS["gaussian"], MODELS["flow"].prior, TRANSFORMER]
+  for part in (experiment().train, *groups):
     for name in config.field_names(part):
       if type(getattr(part, name)) in (int, float):
         assert name in ranged

@@ -1,5 +1,6 @@
 import dataclasses
 
+import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,17 +9,47 @@ import pytest
 
 from latentnmt import config as cfg
 from latentnmt import distributions, testing
+from latentnmt.bijections import ActNorm, Chain
 from latentnmt.masks import length_mask, masked_sum
-from latentnmt.priors import GaussianPrior, StandardNormalPrior, build_prior
+from latentnmt.models import AutoregressiveTransformer, LatentTransformer
+from latentnmt.priors import (
+  FlowPrior,
+  GaussianPrior,
+  StandardNormalPrior,
+  build_prior,
+  initialise_prior,
+)
 from latentnmt.types import InputError, Source
 
 KEY = jax.random.key(0)
 TRANSFORMER = cfg.TransformerConfig(20, width=16, hidden=32, heads=2)
 
+FLOW = cfg.FlowPriorConfig((1, 1), ("t", "ca"), hidden=8, heads=1)
+
+
+class Asinh(nn.Module):
+  """A bijection of one's own."""
+
+  length_multiple: int = 1
+
+  def forward(self, e, mask, source):
+    log_det = -0.5 * jnp.log1p(e**2)
+    return jnp.arcsinh(e), masked_sum(log_det, mask)
+
+  def inverse(self, z, mask, source):
+    return jnp.sinh(z), masked_sum(jnp.log(jnp.cosh(z)), mask)
+
+
 PRIORS = {
   "standard_normal": lambda: StandardNormalPrior(channels=3),
   "standard_normal_of_even_length": lambda: StandardNormalPrior(3, 2),
   "gaussian": lambda: GaussianPrior(3, 2, TRANSFORMER),
+  "flow": lambda: build_prior(
+    cfg.LatentConfig(TRANSFORMER, channels=4, prior=FLOW)
+  ),
+  "flow_of_ones_own": lambda: FlowPrior(
+    Chain((Asinh(), ActNorm())), channels=3
+  ),
 }
 
 
@@ -112,6 +143,63 @@ def test_a_custom_prior_is_built_from_its_path_and_keeps_the_contract():
   )
   assert prior.scale == 0.7 and prior.channels == 3
   testing.check_prior(prior, jax.random.key(0))
+
+
+def flow_model():
+  config = cfg.LatentConfig(
+    TRANSFORMER, 1, 1, 1, channels=8, prior=FLOW, posterior_gain=1.0
+  )
+  return LatentTransformer(config)
+
+
+def test_a_flow_starts_from_posterior_samples_of_a_batch():
+  model = flow_model()
+  batch = testing.random_batch(KEY, rows=32, length=12)
+  params = jax.jit(model.init)(KEY, batch, KEY)["params"]
+  log_scales = [
+    leaf
+    for path, leaf in jax.tree.leaves_with_path(params["prior"])
+    if "log_scale" in jax.tree_util.keystr(path)
+  ]
+  assert len(log_scales) == 3 and not any(leaf.any() for leaf in log_scales)
+
+  started = jax.jit(initialise_prior, static_argnums=0)(
+    model, params, batch, jax.random.key(1)
+  )
+  chex.assert_trees_all_equal_shapes(started, params)
+  for name in params:
+    if name != "prior":
+      chex.assert_trees_all_equal(started[name], params[name])
+
+  def base(params):
+    """The posterior samples of another key in the flow's base space."""
+    bound = model.bind({"params": params})
+    source = bound.encode(batch.x)
+    y, mask = bound.targets(batch.y)
+    mean, scale = bound.posterior(y, mask, source)
+    z = mean + scale * jax.random.normal(KEY, mean.shape)
+    e, _ = bound.prior.bijection.inverse(z, mask, source)
+    return e, mask
+
+  e, mask = jax.jit(base)(started)
+  e = np.asarray(e)[np.asarray(mask)]
+  assert np.abs(e.mean(axis=0)).max() < 0.25
+  assert (0.6 < e.std(axis=0)).all() and (e.std(axis=0) < 1.15).all()
+
+
+def test_other_priors_keep_their_parameters():
+  params, batch = {"prior": {}}, testing.random_batch(KEY)
+  gaussian = LatentTransformer(cfg.LatentConfig(TRANSFORMER, channels=8))
+  autoregressive = AutoregressiveTransformer(
+    cfg.AutoregressiveConfig(TRANSFORMER)
+  )
+  for model in (gaussian, autoregressive):
+    assert initialise_prior(model, params, batch, KEY) is params
+
+
+def test_a_flow_needs_channels_in_fours():
+  with pytest.raises(InputError, match="channels=6; .* multiple of 4"):
+    LatentTransformer(cfg.LatentConfig(TRANSFORMER, channels=6, prior=FLOW))
 
 
 @pytest.mark.parametrize(
