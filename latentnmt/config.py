@@ -308,12 +308,15 @@ class ExperimentConfig:
     train: configuration of its training.
     preset: name the model configuration started from.
     data: fingerprint of the prepared data the run was trained on.
+    warm_start: name and step of the run whose parameters training started
+      from; "" for a random start.
   """
 
   model: ModelConfig
   train: TrainConfig
   preset: str = ""
   data: str = ""
+  warm_start: str = ""
 
 
 _CLASSES = {
