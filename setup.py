@@ -31,10 +31,11 @@ setup(
       "matplotlib>=3.8",
       "pytest>=8",
       "ruff>=0.6",
+      "scikit-learn>=1.5",
       "tensorboardX>=2.6",
       "tensorflow-datasets>=4.9.10",
     ],
-    "plots": ["matplotlib>=3.8"],
+    "plots": ["matplotlib>=3.8", "scikit-learn>=1.5"],
     # Reading a prepared corpus takes the first alone.
     "tfds": [
       "tensorflow-datasets>=4.9.10",
@@ -42,6 +43,6 @@ setup(
       "tensorflow>=2.20; sys_platform == 'darwin'",
     ],
     "tensorboard": ["tensorboardX>=2.6"],
-    "notebooks": ["ipykernel>=6", "matplotlib>=3.8", "nbclient>=0.10"],
+    "notebooks": ["ipykernel>=6", "jupyterlab>=4"],
   },
 )

@@ -9,7 +9,7 @@ and sentences are random, so the translations are as long as the model allows,
 and measurements are printed as JSON lines. Either way a table comes last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import statistics
@@ -34,6 +34,7 @@ _LENGTH = flags.DEFINE_integer(
   "length", 24, "Tokens of each source sentence, with --preset.", 1
 )
 _METHODS = common.methods_flag()
+common.teacher_flag()
 _BATCH_SIZES = flags.DEFINE_list(
   "batch_sizes", ["1", "32"], "Numbers of sentences decoded at once."
 )
@@ -52,6 +53,7 @@ class Subject:
     params: its parameters.
     sources: int32[n, S], sentences of about the same length.
     source: where the sentences are from, a split or "random".
+    scores: what ranks the candidates of methods that a teacher judges.
   """
 
   name: str
@@ -59,6 +61,7 @@ class Subject:
   params: Params
   sources: np.ndarray
   source: str
+  scores: Mapping[decode.Method, decode.Score | None]
 
 
 def main(argv):
@@ -71,8 +74,8 @@ def main(argv):
   if _RUN.value:
     common.refuse(["vocab_size", "length"], "is for --preset")
   else:
-    common.refuse(["data", "split", "checkpoint"], "is for --run")
-  subject = _trained() if _RUN.value else _random()
+    common.refuse(["data", "split", "checkpoint", "teacher"], "is for --run")
+  subject = _trained(methods) if _RUN.value else _random()
   rows = [_parameters(subject)]
   for method in methods:
     rows += [_speed(subject, method, size) for size in sizes]
@@ -90,14 +93,16 @@ def _batch_sizes(names: Sequence[str]) -> list[int]:
   return [int(name) for name in names]
 
 
-def _trained() -> Subject:
+def _trained(methods: Sequence[decode.Method]) -> Subject:
   if not _DATA.value:
     raise InputError("Give --data for the sentences to decode with --run.")
   sources = data.PreparedData.open(_DATA.value).sources(_SPLIT.value)
   (step,) = common.checkpoint_steps(_RUN.value)
   model, params, tokenizer = checkpoint.load(_RUN.value, step)
   x = _of_median_length(tokenizer.encode(sources))
-  return Subject(_RUN.value, model, params, x, _SPLIT.value)
+  rankings = common.rankings(methods, tokenizer)
+  scores = {method: score for method, (score, _) in rankings.items()}
+  return Subject(_RUN.value, model, params, x, _SPLIT.value, scores)
 
 
 def _of_median_length(sequences: list[list[int]]) -> np.ndarray:
@@ -118,7 +123,7 @@ def _random() -> Subject:
   shape = 64, _LENGTH.value
   x = rng.integers(3, config.transformer.vocab_size, shape, np.int32)
   x[:, -1] = 1
-  return Subject(_PRESET.value, model, params, x, "random")
+  return Subject(_PRESET.value, model, params, x, "random", {})
 
 
 def _parameters(subject: Subject) -> dict:
@@ -128,14 +133,15 @@ def _parameters(subject: Subject) -> dict:
 
 def _speed(subject: Subject, method: decode.Method, size: int) -> dict:
   """One row: median and range of sentences/s, compilation apart."""
+  score = subject.scores.get(method)
   index = np.arange(_BATCHES.value * size) % len(subject.sources)
   batches = subject.sources[index.reshape(_BATCHES.value, size)]
 
   def seconds() -> float:
     start = time.perf_counter()
     for x in batches:
-      tokens = decode.translate(subject.model, subject.params, x, method)
-      jax.block_until_ready(tokens)
+      found = decode.translate(subject.model, subject.params, x, method, score)
+      jax.block_until_ready(found)
     return time.perf_counter() - start
 
   first = seconds()

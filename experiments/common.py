@@ -98,6 +98,61 @@ def methods_flag():
   return flag
 
 
+def teacher_flag():
+  """The flag --teacher of what decodes; `rankings` loads it."""
+  return flags.DEFINE_string(
+    "teacher",
+    None,
+    "Run directory, autoregressive and with the same vocabulary, that ranks the"
+    " candidates of methods named -teacher.",
+  )
+
+
+def rankings(methods: Iterable, tokenizer) -> dict:
+  """What ranks each method's candidates, and what to say of it.
+
+  Args:
+    methods: of `latentnmt.decode`.
+    tokenizer: of the run that decodes.
+
+  Returns:
+    (score, fields) by method: the score of --teacher and its "teacher" and
+    "teacher_step" for those named -teacher, None and {} for others.
+
+  Raises:
+    InputError: if --teacher is missing, not needed, or cannot judge.
+  """
+  # These import JAX, which takes seconds.
+  from latentnmt import checkpoint, decode
+  from latentnmt.config import AutoregressiveConfig
+  from latentnmt.types import InputError
+
+  judged = {method: getattr(method, "teacher", False) for method in methods}
+  run = flags.FLAGS.teacher
+  if not any(judged.values()):
+    refuse(["teacher"], "is for methods such as delta1-l5-teacher")
+    return dict.fromkeys(judged, (None, {}))
+  if run is None:
+    name = next(method for method in judged if judged[method])
+    raise InputError(
+      f"{name} needs --teacher: an autoregressive run with the same vocabulary."
+    )
+  if not isinstance(checkpoint.read_config(run).model, AutoregressiveConfig):
+    raise InputError(
+      f"--teacher={run} is a latent model; give an autoregressive run."
+    )
+  step = checkpoint.find_step(run)
+  model, params, vocabulary = checkpoint.load(run, step)
+  if vocabulary != tokenizer:
+    raise InputError(
+      f"--teacher={run} has another vocabulary than the run that it is to"
+      " judge; give one trained on the same prepared data."
+    )
+  told = {"teacher": Path(run).name, "teacher_step": step}
+  ranked = decode.teacher_score(model, params), told
+  return {m: ranked if judged[m] else (None, {}) for m in judged}
+
+
 def set_flag():
   """The flag --set: changes of configuration fields, given repeatedly."""
   return flags.DEFINE_multi_string(

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 
 from latentnmt import config as cfg
-from latentnmt import decode, distributions, models, testing
+from latentnmt import decode, models, testing
 from latentnmt.decode import Beam, Delta, Greedy, parse_method, translate
-from latentnmt.masks import length_mask, masked_sum, token_mask
+from latentnmt.masks import length_mask, token_mask
 from latentnmt.text import Tokenizer
 from latentnmt.types import EOS, PAD, Batch, InputError
 
@@ -34,11 +36,10 @@ def built(config):
   batch = testing.random_batch(KEY, vocab_size=VOCAB)
   params = jax.jit(model.init)(KEY, batch, KEY)["params"]
   params = testing.perturb(params, KEY, 0.5)
-  if config is AUTOREGRESSIVE:
-    bias = params["decoder"]["norm"]["bias"]
-    params["decoder"]["norm"]["bias"] = (
-      bias + 0.3 * params["embedding"]["table"][EOS]
-    )
+  # Sentences that end, but not at once.
+  push = 0.3 if config is AUTOREGRESSIVE else -0.3
+  norm = params["decoder"]["norm"]
+  norm["bias"] += push * params["embedding"]["table"][EOS]
   apply = jax.jit(model.apply, static_argnames="method")
   return model, params, functools.partial(apply, {"params": params})
 
@@ -197,35 +198,107 @@ def test_delta_is_refinement_by_hand(steps):
     assert sentence(hypotheses.tokens[row, 0]) == until_eos(history[-1])
 
 
-def test_candidates_are_ranked_by_the_bound():
+CANDIDATES = Delta(1, lengths=3, samples=2, temperature=30.0)
+WIDTH = 40  # no candidate is as long
+
+
+@functools.cache
+def candidates_by_hand(row):
+  """The translations that CANDIDATES asks for, made one after the other."""
   model, params, apply = built(GAUSS)
-  hypotheses = translate(model, params, X, Delta(1, lengths=3))
-  for row in ROWS:
-    source = apply(X[row : row + 1], method="encode")
-    lengths, log_pl = model.apply(
-      {"params": params}, source, 3, method="best_lengths"
+  source = apply(X[row : row + 1], method="encode")
+  lengths, _ = model.apply(
+    {"params": params}, source, CANDIDATES.lengths, method="best_lengths"
+  )
+  found = []
+  for length, k in itertools.product(lengths[0], range(CANDIDATES.samples)):
+    mask = length_mask(length[None], WIDTH)
+    if k == 0:
+      z = apply(mask, source, method="center")
+    else:
+      key = jax.random.fold_in(jax.random.fold_in(KEY, row), k)
+      z = apply(key, mask, source, CANDIDATES.temperature, method="sample")
+    for _ in range(CANDIDATES.steps + 1):
+      logits = apply(z, mask, source, method="decode")
+      y = jnp.where(mask, 1 + jnp.argmax(logits[..., 1:], -1), PAD)
+      z, _ = apply(y, mask, source, method="posterior")
+    found.append(until_eos(y[:, : int(length)]))
+  return set(found)
+
+
+def prior_mean_scale(model, mask, source):
+  return model.prior.mean_scale(mask, source)
+
+
+def own_bound_by_hand(row, sentence) -> tuple[float, float]:
+  """`Bound.value` and `Bound.eq3`."""
+  *_, apply = built(GAUSS)
+  source = apply(X[row : row + 1], method="encode")
+  size = len(sentence)
+  y = jnp.array([sentence + (PAD,) * (WIDTH - size)])
+  mask = y != PAD
+  mean, scale = apply(y, mask, source, method="posterior")
+  logits = np.asarray(apply(mean, mask, source, method="decode"))[0]
+  log_probs = scipy.special.log_softmax(logits, axis=-1)
+  log_py = sum(log_probs[t, token] for t, token in enumerate(sentence))
+  log_pz, log_qz = (
+    scipy.stats.norm.logpdf(mean[0], m[0], s[0])[:size].sum()
+    for m, s in (
+      apply(mask, source, method=prior_mean_scale),
+      (mean, scale),
     )
-    expected = {}
-    for length, log_p in zip(lengths[0], log_pl[0], strict=True):
-      (_, y), mask, source = refine_by_hand(row, int(length), 1)
-      mean, scale = apply(y, mask, source, method="posterior")
-      log_py, log_pz = apply(mean, y, mask, source, method="log_joint")
-      log_qz = masked_sum(
-        distributions.normal_log_prob(mean, mean, scale), mask
-      )
-      bound = float((log_py + log_pz - log_qz)[0] + log_p)
-      key = until_eos(y)
-      expected[key] = max(bound, expected.get(key, -np.inf))
-    found = {
-      sentence(tokens): float(score)
-      for tokens, score in zip(
-        hypotheses.tokens[row], hypotheses.scores[row], strict=True
-      )
-      if np.isfinite(score)
+  )
+  log_pl = float(apply(mask, source, method="log_prob_length")[0])
+  return log_py + log_pz - log_qz + log_pl, log_py + log_pz
+
+
+def teacher_by_hand(row, sentence) -> float:
+  *_, apply = built(AUTOREGRESSIVE)
+  y = jnp.array([sentence + (PAD,) * (WIDTH - len(sentence))])
+  return float(apply(Batch(X[row : row + 1], y), KEY).log_py[0])
+
+
+@pytest.mark.parametrize("judge", ["own bound", "teacher"])
+def test_candidates_are_made_and_ranked_as_by_hand(judge):
+  model, params, _ = built(GAUSS)
+  score, method = None, CANDIDATES
+  if judge == "teacher":
+    score = decode.teacher_score(*built(AUTOREGRESSIVE)[:2])
+    method = dataclasses.replace(method, teacher=True)
+  hypotheses = translate(model, params, X, method, score, KEY)
+  several = False
+  for row in ROWS:
+    expected = {
+      sentence: teacher_by_hand(row, sentence)
+      if score
+      else own_bound_by_hand(row, sentence)[0]
+      for sentence in candidates_by_hand(row)
     }
-    assert found.keys() == expected.keys()
-    for key, bound in expected.items():
-      assert found[key] == pytest.approx(bound, rel=1e-3)
+    scores = np.asarray(hypotheses.scores[row])
+    found = [sentence(tokens) for tokens in hypotheses.tokens[row]]
+    count = len(expected)
+    several |= count > 1
+    assert np.isinf(scores[count:]).all()
+    assert found[:count] == sorted(expected, key=expected.get, reverse=True)
+    np.testing.assert_allclose(
+      scores[:count], [expected[y] for y in found[:count]], rtol=1e-3
+    )
+  assert several
+  assert not hypotheses.tokens[2].any() and hypotheses.scores[2, 0] == 0
+
+
+def test_bound_of_given_translations():
+  model, params, _ = built(GAUSS)
+  y = [[4, 5, 1, 0], [3, 1, 0, 0], [0, 0, 0, 0], [2, 2, 5, 1]]
+  bound = decode.own_bound(model, params, X, jnp.array(y)[:, None])
+  for row in ROWS:
+    expected = own_bound_by_hand(row, sentence(y[row]))
+    found = bound.value[row, 0], bound.eq3[row, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+  assert bound.value[2, 0] == bound.eq3[2, 0] == 0
+  teacher, teacher_params, _ = built(AUTOREGRESSIVE)
+  with pytest.raises(InputError, match="Autoregressive.*no latents"):
+    decode.own_bound(teacher, teacher_params, X, jnp.array(y)[:, None])
 
 
 def test_duplicates_go_last():
@@ -253,18 +326,51 @@ def test_samples_differ_at_a_temperature_and_by_key():
   assert (np.asarray(first.tokens) != np.asarray(other.tokens)).any()
 
 
-def test_a_teacher_ranks_by_its_own_log_probability():
+def test_a_teachers_method_needs_a_teacher():
   model, params, _ = built(GAUSS)
-  teacher, teacher_params, apply = built(AUTOREGRESSIVE)
-  score = decode.teacher_score(teacher, teacher_params)
-  hypotheses = translate(model, params, X, Delta(0, lengths=3), score)
-  for n in range(3):
-    y = hypotheses.tokens[:, n]
-    log_py = np.asarray(apply(Batch(X, y), KEY).log_py)
-    scores = np.asarray(hypotheses.scores)[:, n]
-    kept = np.isfinite(scores)
-    np.testing.assert_allclose(scores[kept], log_py[kept], rtol=1e-4)
-  assert (np.diff(np.asarray(hypotheses.scores)[ROWS], axis=1) <= 0).all()
+  with pytest.raises(InputError, match="delta1-l2-teacher needs a teacher"):
+    translate(model, params, X, Delta(lengths=2, teacher=True))
+
+
+def test_draws_of_latents_are_those_of_a_loop_by_hand():
+  model, params, apply = built(GAUSS)
+  x, y = X[:1], jnp.array([[4, 5, 2, 3, 1]])
+  found = decode.latent_draws(model, params, x, y, KEY, draws=60, steps=2)
+  assert found.prior.shape == (60, 5, 3)
+  source, mask = apply(x, method="encode"), y != PAD
+  mean, scale = (
+    np.asarray(m[0]) for m in apply(y, mask, source, method="posterior")
+  )
+  for draw in (0, 59):
+    z = found.prior[draw][None]
+    for _ in range(2):
+      logits = apply(z, mask, source, method="decode")
+      z, _ = apply(
+        1 + jnp.argmax(logits[..., 1:], -1), mask, source, method="posterior"
+      )
+    np.testing.assert_allclose(found.delta[draw], z[0], rtol=1e-4, atol=1e-5)
+  for draws, m, s in (
+    (found.posterior, mean, scale),
+    (
+      found.prior,
+      *(v[0] for v in apply(mask, source, method=prior_mean_scale)),
+    ),
+  ):
+    standard = (np.asarray(draws) - np.asarray(m)) / np.asarray(s)
+    result = scipy.stats.kstest(standard.ravel(), "norm")
+    assert result.pvalue > 1e-3
+  again = decode.latent_draws(model, params, x, y, KEY, draws=3, steps=0)
+  np.testing.assert_array_equal(again.delta, again.prior)
+  np.testing.assert_array_equal(again.prior, found.prior[:3])
+
+
+def test_latents_are_of_one_pair_and_of_a_latent_model():
+  model, params, _ = built(GAUSS)
+  with pytest.raises(InputError, match="4 sources and 1 targets"):
+    decode.latent_draws(model, params, X, X[:1], KEY)
+  teacher, teacher_params, _ = built(AUTOREGRESSIVE)
+  with pytest.raises(InputError, match="Autoregressive.*no latents"):
+    decode.latent_draws(teacher, teacher_params, X[:1], X[:1], KEY)
 
 
 def test_a_length_multiple_is_kept():
@@ -285,6 +391,8 @@ METHODS = {
   "delta1": Delta(),
   "delta4-l5-s3-t0.5": Delta(4, 5, 3, 0.5),
   "delta1-t0.25": Delta(1, temperature=0.25),
+  "delta1-l5-s4-t0.5-teacher": Delta(1, 5, 4, 0.5, teacher=True),
+  "delta0-l2-teacher": Delta(0, 2, teacher=True),
 }
 
 
@@ -295,7 +403,8 @@ def test_names_of_methods_are_read_back(name):
 
 
 @pytest.mark.parametrize(
-  "name", ["beam", "beam0", "delta", "best", "delta1-s2"]
+  "name",
+  ["beam", "beam0", "delta", "best", "delta1-s2", "delta1-teacher"],
 )
 def test_what_is_no_method_is_refused(name):
   with pytest.raises(InputError):
@@ -336,6 +445,20 @@ def test_lines_come_back_in_their_order(tokenizer):
   assert len(lines) == len(LINES) and len(seen) >= 1
   assert again[::-1] == lines
   assert decode.translate_lines(model, params, tokenizer, [], Greedy()) == []
+
+
+def test_a_corpus_tells_what_is_known_of_each_line(tokenizer):
+  model, params, _ = built(GAUSS)
+  lines = ["b a c", "", "a", "c b"]
+  found = decode.translate_corpus(
+    model, params, tokenizer, lines, CANDIDATES, batch_tokens=8, bound=True
+  )
+  again = decode.translate_lines(model, params, tokenizer, lines, CANDIDATES)
+  assert found.lines == again
+  # The bound is what the best of several candidates was chosen by.
+  np.testing.assert_allclose(found.scores, found.bound.value, rtol=1e-4)
+  assert found.num_tokens[1] == found.scores[1] == found.bound.eq3[1] == 0
+  assert (found.num_tokens[[0, 2, 3]] > 0).all()
 
 
 def test_blank_lines_never_reach_the_model(tokenizer, monkeypatch):

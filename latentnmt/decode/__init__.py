@@ -7,7 +7,8 @@ cross-attention keys and values are computed once per sentence whatever the
 beam, the number of candidates or of refinements.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import dataclasses
 
 from flax import linen as nn
 import jax
@@ -16,7 +17,9 @@ import numpy as np
 
 from latentnmt import data
 from latentnmt.decode.beam import beam_search
+from latentnmt.decode.bound import Bound, own_bound
 from latentnmt.decode.delta import Score, delta, teacher_score
+from latentnmt.decode.latents import LatentDraws, latent_draws
 from latentnmt.decode.methods import (
   Beam,
   Delta,
@@ -29,6 +32,7 @@ from latentnmt.models import AutoregressiveTransformer, LatentTransformer
 from latentnmt.text import Tokenizer
 from latentnmt.types import (
   EOS,
+  PAD,
   Hypotheses,
   InputError,
   Key,
@@ -38,19 +42,25 @@ from latentnmt.types import (
 
 # A shape more costs a compilation, which is worth its saving in padding from
 # about so many lines on.
-_LINES_PER_SHAPE = 150
+_LINES_PER_SHAPE = 300
 _MAX_SHAPES = 8
 
 __all__ = [
   "Beam",
+  "Bound",
   "Delta",
   "Greedy",
+  "LatentDraws",
   "Method",
   "Score",
+  "Translations",
   "encode_lines",
+  "latent_draws",
+  "own_bound",
   "parse_method",
   "teacher_score",
   "translate",
+  "translate_corpus",
   "translate_lines",
 ]
 
@@ -78,7 +88,8 @@ def translate(
 
   Raises:
     InputError: for a method that is not of the model's family, more lengths
-      than its predictor tells apart, or keys that are not one or B.
+      than its predictor tells apart, a teacher's method without `score`, or
+      keys that are not one or B.
   """
   x = jnp.asarray(x)
   match model, method:
@@ -93,6 +104,23 @@ def translate(
     f"{type(model).__name__} cannot decode by {method}; autoregressive models"
     " take greedy or beam, latent models delta."
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Translations:
+  """The best translation of each of n lines, blank ones of no tokens.
+
+  Attributes:
+    lines: detokenised, in the given order.
+    scores: float32[n], nats; the decoding method says which quantity.
+    num_tokens: int32[n], tokens with EOS.
+    bound: float32[n] of each field; None where it was not asked for.
+  """
+
+  lines: list[str]
+  scores: np.ndarray
+  num_tokens: np.ndarray
+  bound: Bound | None
 
 
 def translate_lines(
@@ -126,34 +154,96 @@ def translate_lines(
   Raises:
     InputError: for a source longer than the model takes.
   """
+  return translate_corpus(
+    model, params, tokenizer, lines, method, score=score, key=key,
+    batch_tokens=batch_tokens, progress=progress, truncate=truncate,
+  ).lines  # fmt: skip
+
+
+def translate_corpus(
+  model: nn.Module,
+  params: Params,
+  tokenizer: Tokenizer,
+  lines: Sequence[str],
+  method: Method,
+  *,
+  score: Score | None = None,
+  key: Key | None = None,
+  batch_tokens: int = 4096,
+  progress: Callable[[Iterable], Iterable] | None = None,
+  truncate: bool = False,
+  bound: bool = False,
+) -> Translations:
+  """As `translate_lines`, with what is known of the translations.
+
+  Args:
+    model: either family.
+    params: its parameters.
+    tokenizer: of the run.
+    lines: n source sentences.
+    method: see `translate`.
+    score: see `translate`.
+    key: see `translate_lines`.
+    batch_tokens: see `translate_lines`.
+    progress: see `translate_lines`.
+    truncate: see `translate_lines`.
+    bound: ask a latent model also for its `own_bound` of each translation.
+
+  Raises:
+    InputError: for a source longer than the model takes.
+  """
   x = encode_lines(model, tokenizer, lines, truncate)
-  results = [""] * len(lines)
   number = np.array([i for i, ids in enumerate(x) if ids != [EOS]], int)
   shapes = min(-(-len(number) // _LINES_PER_SHAPE), _MAX_SHAPES)
   batches = data.length_batches(
     [x[i] for i in number], batch_tokens=batch_tokens, max_shapes=shapes
   )
   key = jax.random.key(0) if key is None else key
+
+  def hypotheses():
+    for ids, tokens in progress(batches) if progress else batches:
+      ids = np.where(ids < 0, -1, number[ids])
+      keys = fold_in_each(key, np.maximum(ids, 0))
+      found = translate(model, params, tokens, method, score, keys)
+      best = jax.tree.map(lambda leaf: leaf[:, :1], found)
+      own = own_bound(model, params, tokens, best.tokens) if bound else None
+      yield ids, best, own
+
+  result = _no_translations(len(lines), bound)
+  for ids, best, own in _fetched(hypotheses()):
+    _put(result, tokenizer, ids, best, own)
+  return result
+
+
+def _no_translations(size: int, bound: bool) -> Translations:
+  scores, *of_bound = np.zeros((5, size), np.float32)
+  bound = Bound(*of_bound) if bound else None
+  return Translations([""] * size, scores, np.zeros(size, np.int32), bound)
+
+
+def _fetched(results: Iterable) -> Iterator:
+  """Each result on the host, fetched only once the next is under way."""
   pending = None
-  for ids, tokens in progress(batches) if progress else batches:
-    ids = np.where(ids < 0, -1, number[ids])
-    keys = fold_in_each(key, np.maximum(ids, 0))
-    hypotheses = translate(model, params, tokens, method, score, keys)
-    # Fetch a batch only once the next is under way.
-    if pending:
-      _collect(results, tokenizer, *pending)
-    pending = ids, hypotheses.tokens[:, 0]
-  if pending:
-    _collect(results, tokenizer, *pending)
-  return results
+  for result in results:
+    if pending is not None:
+      yield jax.device_get(pending)
+    pending = result
+  if pending is not None:
+    yield jax.device_get(pending)
 
 
-def _collect(results: list[str], tokenizer: Tokenizer, ids, tokens: Tokens):
-  for index, line in zip(
-    ids, tokenizer.decode(np.asarray(tokens)), strict=True
+def _put(result: Translations, tokenizer, ids, best: Hypotheses, own):
+  """Writes what rows `ids`, -1 for none, have become; arrays of [B, 1]."""
+  real = ids >= 0
+  ids, tokens = ids[real], best.tokens[real, 0]
+  for i, line in zip(ids, tokenizer.decode(tokens), strict=True):
+    result.lines[i] = line
+  result.scores[ids] = best.scores[real, 0]
+  result.num_tokens[ids] = np.sum(tokens != PAD, axis=1)
+  for old, new in zip(
+    jax.tree.leaves(result.bound), jax.tree.leaves(own), strict=True
   ):
-    if index >= 0:
-      results[index] = line
+    old[ids] = new[real, 0]
 
 
 def encode_lines(

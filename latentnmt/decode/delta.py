@@ -1,6 +1,7 @@
 """Delta-posterior refinement of one or many candidates a sentence."""
 
 from collections.abc import Callable
+import dataclasses
 import functools
 
 from flax import linen as nn
@@ -9,7 +10,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from latentnmt import distributions
+from latentnmt.decode.bound import bound_given
 from latentnmt.decode.methods import Delta
 from latentnmt.masks import (
   length_mask,
@@ -29,6 +30,8 @@ from latentnmt.types import (
   Hypotheses,
   InputError,
   Key,
+  Latents,
+  Mask,
   Nats,
   Params,
   Source,
@@ -52,24 +55,32 @@ def delta(
   keys: Key,
 ) -> Hypotheses:
   """`lengths` times `samples` candidates for int32[B, S]; see `Delta`."""
+  _check(model, method, score)
+  source, length, log_pl = _propose(model, method.lengths, params, x)
+  # The one place where the host looks: how long the longest candidate is.
+  step = np.lcm(_LENGTH_STEP, model.length_multiple)
+  t_max = int(round_up(int(jnp.max(length)), step))
+  # One program for any number of steps, whoever ranks the candidates.
+  start = dataclasses.replace(method, steps=0, teacher=False)
+  tokens, scores = _refine(
+    model, start, max(t_max, int(step)), params, source, length, log_pl, keys,
+    method.steps,
+  )  # fmt: skip
+  if score is not None:
+    return _rank(tokens, score(x, tokens))
+  if method.candidates > 1:
+    return _rank(tokens, bound_given(model, params, source, tokens).value)
+  return Hypotheses(tokens, scores)
+
+
+def _check(model: LatentTransformer, method: Delta, score: Score | None):
   if method.lengths > model.most_lengths:
     raise InputError(
       f"{method} asks for {method.lengths} lengths, and the model's predictor"
       f" tells {model.most_lengths} apart; ask for fewer."
     )
-  source, length, log_pl = _propose(model, method.lengths, params, x)
-  # The one place where the host looks: how long the longest candidate is.
-  step = np.lcm(_LENGTH_STEP, model.length_multiple)
-  t_max = int(round_up(int(jnp.max(length)), step))
-  ranked = method.lengths * method.samples > 1
-  own = ranked and score is None
-  tokens, scores = _refine(
-    model, method, params, source, length, log_pl, max(t_max, int(step)), own,
-    keys,
-  )  # fmt: skip
-  if score is not None:
-    scores = score(x, tokens)
-  return _rank(tokens, scores) if ranked else Hypotheses(tokens, scores)
+  if method.teacher and score is None:
+    raise InputError(f"{method} needs a teacher to rank its candidates.")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -82,63 +93,75 @@ def _propose(model, count, params, x) -> tuple[Source, Array, Nats]:
   return source, jnp.where(real, length, 0), jnp.where(real, log_pl, 0.0)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 6, 7))
-def _refine(
-  model, method, params, source, length, log_pl, t_max, own_bound, keys
-):
-  """Candidates int32[B, N, T + 1] and their scores float32[B, N]."""
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _refine(model, method, t_max, params, source, length, log_pl, keys, steps):
+  """Candidates int32[B, N, T + 1]; log p(y|z, x) + log p(T|x) of each."""
   apply = functools.partial(model.apply, {"params": params})
 
-  def start(length):  # [B] -> [samples, B, T, C]
-    mask = length_mask(length, t_max)
-    if method.temperature == 0:
-      return apply(mask, source, method="center")[None]
-
-    def draw(key, k, mask, source):  # of one row: [T, C]
-      one = jax.tree.map(lambda leaf: leaf[None], (mask, source))
-      key = jax.random.fold_in(key, k)
-      return apply(key, *one, method.temperature, method="sample")[0]
-
-    each_row = jax.vmap(draw, in_axes=(0, None, 0, 0))
-    each_sample = jax.vmap(each_row, in_axes=(None, 0, None, None))
-    z = each_sample(keys, jnp.arange(method.samples), mask, source)
-    if method.samples == 1:
-      return z
-    return z.at[0].set(apply(mask, source, method="center"))
-
   def decode(z, mask):
-    logits = apply(z, mask, source, method="decode").at[..., PAD].set(_NEVER)
-    best = jnp.max(logits, axis=-1) - nn.logsumexp(logits, axis=-1)
-    tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    return jnp.where(mask, tokens, PAD), masked_sum(best, mask)
+    return read(apply, z, mask, source)
 
-  def posterior_mean(y, mask):
-    return apply(y, mask, source, method="posterior")[0]
-
-  def bound(y, mask):
-    mean, scale = apply(y, mask, source, method="posterior")
-    log_py, log_pz = apply(mean, y, mask, source, method="log_joint")
-    log_qz = distributions.normal_log_prob(mean, mean, scale)
-    return log_py + log_pz - masked_sum(log_qz, mask)
+  def mean(y, mask):
+    return posterior_mean(apply, y, mask, source)
 
   def more(carry):
     step, _, _, changed = carry
-    return (step < method.steps) & changed
+    return (step < steps) & changed
 
   def refine(carry):
     step, y, _, _ = carry
-    new, log_py = jax.vmap(decode)(jax.vmap(posterior_mean)(y, mask), mask)
+    new, log_py = jax.vmap(decode)(jax.vmap(mean)(y, mask), mask)
     return step + 1, new, log_py, jnp.any(new != y)
 
   lengths_ = jnp.repeat(length.T, method.samples, axis=0)  # [N, B]
   mask = jax.vmap(lambda n: length_mask(n, t_max))(lengths_)
+  start = functools.partial(_start, apply, method, source, t_max, keys)
   z = jax.vmap(start)(length.T)  # [lengths, samples, B, T, C]
   z = z.reshape(-1, *z.shape[2:])
   y, log_py = jax.vmap(decode)(z, mask)
   _, y, log_py, _ = lax.while_loop(more, refine, (0, y, log_py, True))
-  value = jax.vmap(bound)(y, mask) if own_bound else log_py
-  scores = value.T + jnp.repeat(log_pl, method.samples, axis=1)
+  scores = log_py.T + jnp.repeat(log_pl, method.samples, axis=1)
   return jax.vmap(_end)(y).swapaxes(0, 1), scores
+
+
+def _start(apply, method, source, t_max, keys, length) -> Latents:
+  """Float[samples, B, T, C] for the lengths int32[B]."""
+  mask = length_mask(length, t_max)
+  if method.temperature == 0:
+    return apply(mask, source, method="center")[None]
+
+  def draw(key, k, mask, source):  # of one row: [T, C]
+    one = jax.tree.map(lambda leaf: leaf[None], (mask, source))
+    key = jax.random.fold_in(key, k)
+    return apply(key, *one, method.temperature, method="sample")[0]
+
+  each_row = jax.vmap(draw, in_axes=(0, None, 0, 0))
+  each_sample = jax.vmap(each_row, in_axes=(None, 0, None, None))
+  z = each_sample(keys, jnp.arange(method.samples), mask, source)
+  if method.samples == 1:
+    return z
+  return z.at[0].set(apply(mask, source, method="center"))
+
+
+def read(apply, z: Latents, mask: Mask, source: Source) -> tuple[Tokens, Nats]:
+  """The argmax over y of p(y|z, x), never PAD, and its log-probability.
+
+  Args:
+    apply: the model's, with its parameters.
+    z: float[B, T, C].
+    mask: bool[B, T].
+    source: B sentences.
+  """
+  logits = apply(z, mask, source, method="decode").at[..., PAD].set(_NEVER)
+  best = jnp.max(logits, axis=-1) - nn.logsumexp(logits, axis=-1)
+  tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+  return jnp.where(mask, tokens, PAD), masked_sum(best, mask)
+
+
+def posterior_mean(apply, y: Tokens, mask: Mask, source: Source) -> Latents:
+  """The delta posterior, E q(z|x, y): float32[B, T, C]; see `read`."""
+  mean, _ = apply(y, mask, source, method="posterior")
+  return mean
 
 
 def _end(y: Tokens) -> Tokens:

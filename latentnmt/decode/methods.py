@@ -49,17 +49,19 @@ class Delta:
     samples: starting points for each length. The first of several is the
       prior's centre, the others are drawn from the prior.
     temperature: factor on the base noise of those draws; 0 for the centre.
+    teacher: whether a teacher ranks the candidates, `translate`'s `score`.
 
-  Scores: with several candidates log p(y|m, x) + log p(m|x) - log q(m|x, y)
-  + log p(T|x) at the posterior mean m of each, comparable across lengths, or
-  what `translate`'s `score` says. With one there is nothing to rank, and the
-  score is log p(y|z, x) + log p(T|x) at the latents z it was read from.
+  Scores: with several candidates the `Bound.value` of each, comparable across
+  lengths, or what `translate`'s `score` says. With one there is nothing to
+  rank, and the score is log p(y|z, x) + log p(T|x) at the latents z it was
+  read from.
   """
 
   steps: int = 1
   lengths: int = 1
   samples: int = 1
   temperature: float = 0.0
+  teacher: bool = False
 
   def __post_init__(self):
     if self.steps < 0 or self.lengths < 1 or self.samples < 1:
@@ -69,19 +71,32 @@ class Delta:
         f"{self!r}: several samples at temperature 0 are all the same; set a"
         " temperature above 0."
       )
+    if self.teacher and self.candidates == 1:
+      raise InputError(
+        f"{self!r}: a teacher ranks candidates, and this has one; ask for"
+        " several lengths or samples."
+      )
+
+  @property
+  def candidates(self) -> int:
+    """How many a sentence has."""
+    return self.lengths * self.samples
 
   def __str__(self):
     name = f"delta{self.steps}"
     name += f"-l{self.lengths}" if self.lengths > 1 else ""
     name += f"-s{self.samples}" if self.samples > 1 else ""
-    return name + (f"-t{self.temperature:g}" if self.temperature else "")
+    name += f"-t{self.temperature:g}" if self.temperature else ""
+    return name + ("-teacher" if self.teacher else "")
 
 
 Method = Greedy | Beam | Delta
 
 _NUMBER = r"(\d+(?:\.\d+)?(?:e-?\d+)?)"
 _BEAM = re.compile(rf"beam(\d+)(?:-p{_NUMBER})?")
-_DELTA = re.compile(rf"delta(\d+)(?:-l(\d+))?(?:-s(\d+))?(?:-t{_NUMBER})?")
+_DELTA = re.compile(
+  rf"delta(\d+)(?:-l(\d+))?(?:-s(\d+))?(?:-t{_NUMBER})?(-teacher)?"
+)
 
 
 def parse_method(name: str) -> Method:
@@ -96,12 +111,12 @@ def parse_method(name: str) -> Method:
     size, penalty = match.groups()
     return Beam(int(size), *([float(penalty)] if penalty else []))
   if match := _DELTA.fullmatch(name):
-    steps, length_count, samples, temperature = match.groups()
+    steps, length_count, samples, temperature, teacher = match.groups()
     return Delta(
       int(steps), int(length_count or 1), int(samples or 1),
-      float(temperature or 0),
+      float(temperature or 0), bool(teacher),
     )  # fmt: skip
   raise InputError(
     f"Unknown decoding method {name!r}; valid are for example greedy, beam4,"
-    " beam4-p1, delta1, delta4-l5-s3-t0.5."
+    " beam4-p1, delta1, delta4-l5-s3-t0.5, delta1-l5-teacher."
   )

@@ -1,0 +1,193 @@
+r"""Draws a latent space: prior, posterior and delta posterior of a sentence.
+
+  python -m experiments.visualize --run=runs/quickstart/gauss-raw \
+    --data=runs/quickstart/data --split=test --line=3
+
+embeds draws of each in the plane by t-SNE (Figure 1 of the paper) and writes
+`<run>/figures/<split>-<line>.delta<k>.png`. A draw is the whole sentence's
+latents, T x C numbers, at the length of the reference. The delta posterior has
+the prior's draws after k = --steps refinements. A pair of one's own:
+--source="..." --target="...". Needs matplotlib and scikit-learn, the extra
+"plots".
+"""
+
+import dataclasses
+from pathlib import Path
+import textwrap
+
+from absl import flags
+import jax
+import numpy as np
+
+from experiments import common
+from latentnmt import checkpoint, data, decode
+from latentnmt.config import AutoregressiveConfig
+from latentnmt.types import InputError
+
+_RUN = common.run_flag()
+common.checkpoint_flag()
+_DATA = common.data_flag("Prepared data that has the pair.", required=False)
+_SPLIT = common.split_flag()
+_LINE = flags.DEFINE_integer(
+  "line", None, "Which pair of the split, from 1.", lower_bound=1
+)
+_SOURCE = flags.DEFINE_string("source", None, "Instead of --data: a sentence.")
+_TARGET = flags.DEFINE_string("target", None, "Its reference, with --source.")
+_DRAWS = flags.DEFINE_integer("draws", 1000, "Draws of each density.", 2)
+_STEPS = flags.DEFINE_integer("steps", 1, "k, refinements of a draw.", 0)
+_PERPLEXITY = flags.DEFINE_float(
+  "perplexity", 30.0, "Of t-SNE: about how many neighbours count.", 1.0
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the draws and of t-SNE.", 0)
+_OUTPUT = flags.DEFINE_string(
+  "output", None, "The figure, .png, .pdf or .svg; by default in the run."
+)
+flags.register_validator(
+  _OUTPUT,
+  lambda path: path is None or Path(path).suffix in (".png", ".pdf", ".svg"),
+  "end it in .png, .pdf or .svg",
+)
+# Marker and colour as in the paper, in shades that the colour-blind tell apart.
+_LOOKS = {
+  "prior": ("+", "#009E73", "prior"),
+  "posterior": ("o", "#0072B2", "posterior"),
+  "delta": ("x", "#D55E00", "delta posterior, k = {steps}"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """A source, its reference, and what files and readers know them by."""
+
+  name: str
+  source: str
+  target: str
+
+
+def main(argv):
+  """Draws the figure."""
+  del argv
+  _require_plots()
+  pair = _pair()
+  if 3 * _DRAWS.value <= _PERPLEXITY.value:
+    raise InputError(
+      f"--perplexity={_PERPLEXITY.value:g} is not below the {3 * _DRAWS.value}"
+      " points; lower it or raise --draws."
+    )
+  (step,) = common.checkpoint_steps(_RUN.value)
+  model, params, tokenizer = checkpoint.load(_RUN.value, step)
+  if isinstance(model.config, AutoregressiveConfig):
+    raise InputError(
+      f"{_RUN.value} is autoregressive and has no latents; give a latent run."
+    )
+  draws = decode.latent_draws(
+    model,
+    params,
+    *_tokens(model, tokenizer, pair),
+    jax.random.key(_SEED.value),
+    _DRAWS.value,
+    _STEPS.value,
+  )
+  shape = draws.prior.shape[1:]
+  points = embed(draws, _PERPLEXITY.value, _SEED.value)
+  caption = (
+    f"{_RUN.value}, step {step}, {pair.name}. {_DRAWS.value:,} draws of each,"
+    f" {shape[0]} x {shape[1]} numbers; k = {_STEPS.value}. t-SNE of"
+    f" perplexity {_PERPLEXITY.value:g}, seed {_SEED.value}."
+  )
+  path = _path(pair)
+  with common.replacing(path) as partial:
+    draw(points, pair, caption, _STEPS.value).savefig(
+      partial, format=path.suffix[1:], dpi=150
+    )
+  print(path)
+
+
+def _require_plots() -> None:
+  try:
+    import matplotlib.figure  # noqa: F401
+    import sklearn.manifold  # noqa: F401
+  except ImportError as error:
+    raise InputError(
+      f"{error.name} is not installed; install the extra: pip install -e"
+      " '.[plots]'."
+    ) from None
+
+
+def _pair() -> Pair:
+  if (_DATA.value is None) == (_SOURCE.value is None):
+    raise InputError("Give either --data (with --line) or --source.")
+  if _SOURCE.value is not None:
+    common.refuse(["split", "line"], "is for --data")
+    if _TARGET.value is None:
+      raise InputError("--source needs its --target.")
+    return Pair("own", _SOURCE.value, _TARGET.value)
+  common.refuse(["target"], "is for --source")
+  if _LINE.value is None:
+    raise InputError("--data needs --line, the number of a pair.")
+  prepared = data.PreparedData.open(_DATA.value)
+  split, line = _SPLIT.value, _LINE.value
+  sources, targets = prepared.sources(split), prepared.targets(split)
+  if line > len(sources):
+    raise InputError(f"--line={line}: {split} has {len(sources):,} lines.")
+  return Pair(f"{split}-{line}", sources[line - 1], targets[line - 1])
+
+
+def _tokens(model, tokenizer, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+  """int32[1, S] and int32[1, T]."""
+  x, y = (
+    decode.encode_lines(model, tokenizer, [line], truncate=False, side=side)
+    for side, line in (("source", pair.source), ("target", pair.target))
+  )
+  return np.array(x, np.int32), np.array(y, np.int32)
+
+
+def embed(
+  draws: decode.LatentDraws, perplexity: float, seed: int
+) -> dict[str, np.ndarray]:
+  """float[n, 2] for the field of each name, embedded all together."""
+  import sklearn.manifold
+
+  fields = {name: np.asarray(getattr(draws, name)) for name in _LOOKS}
+  flat = np.concatenate([z.reshape(len(z), -1) for z in fields.values()])
+  tsne = sklearn.manifold.TSNE(
+    perplexity=perplexity, init="pca", random_state=seed
+  )
+  parts = np.split(tsne.fit_transform(flat), len(fields))
+  return dict(zip(fields, parts, strict=True))
+
+
+def draw(points: dict[str, np.ndarray], pair: Pair, caption: str, steps: int):
+  """The figure, drawn without a window."""
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(6.4, 6.4), layout="constrained")
+  axes = figure.add_subplot()
+  for name, (marker, colour, label) in _LOOKS.items():
+    axes.scatter(
+      *points[name].T,
+      s=12,
+      marker=marker,
+      facecolors="none" if marker == "o" else colour,
+      edgecolors=colour if marker == "o" else None,
+      linewidths=0.6,
+      label=label.format(steps=steps),
+    )
+  axes.set(xticks=[], yticks=[])
+  lines = [f"{pair.source} → {pair.target}", caption]
+  title, caption = ("\n".join(textwrap.wrap(line, 90)) for line in lines)
+  axes.set_title(title, fontsize=9, parse_math=False)
+  axes.set_xlabel(caption, fontsize=7, color="#555555", parse_math=False)
+  axes.legend(loc="best", fontsize=8, markerscale=1.8)
+  return figure
+
+
+def _path(pair: Pair) -> Path:
+  if _OUTPUT.value:
+    return Path(_OUTPUT.value)
+  name = f"{pair.name}.delta{_STEPS.value}.png"
+  return Path(_RUN.value) / "figures" / name
+
+
+if __name__ == "__main__":
+  common.run(main)

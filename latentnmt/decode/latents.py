@@ -1,0 +1,89 @@
+"""Draws of a sentence's latents, to look at (Figure 1 of the paper)."""
+
+import functools
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from latentnmt.decode.delta import posterior_mean, read
+from latentnmt.masks import round_up
+from latentnmt.models import LatentTransformer
+from latentnmt.types import Array, InputError, Key, Params, Tokens
+
+# Draws refined at a time: their logits, [draws, T, V], have to fit.
+_CHUNK = 50
+
+
+@struct.dataclass
+class LatentDraws:
+  """Draws for one sentence pair, T positions of its target, C channels.
+
+  Attributes:
+    prior: float32[n, T, C], of p(z|x).
+    posterior: float32[n, T, C], of q(z|x, y).
+    delta: float32[n, T, C], where refinement takes each draw of the prior.
+  """
+
+  prior: Array
+  posterior: Array
+  delta: Array
+
+
+def latent_draws(
+  model: LatentTransformer,
+  params: Params,
+  x: Tokens,
+  y: Tokens,
+  key: Key,
+  draws: int = 1000,
+  steps: int = 1,
+) -> LatentDraws:
+  """Draws of the prior, of the posterior, and of the delta posterior.
+
+  The last is the prior's draw z after `steps` times y' = argmax p(y|z, x),
+  z = E q(z|x, y'), at the length of `y`.
+
+  Args:
+    model: of the latent family.
+    params: its parameters.
+    x: int32[1, S].
+    y: int32[1, T], its reference.
+    key: draw i depends on this and on i.
+    draws: n.
+    steps: refinements; with 0 `delta` is `prior`.
+
+  Raises:
+    InputError: for a model without latents, or more than one sentence.
+  """
+  if not isinstance(model, LatentTransformer):
+    raise InputError(f"{type(model).__name__} has no latents to draw.")
+  if len(x) != 1 or len(y) != 1:
+    raise InputError(f"{len(x)} sources and {len(y)} targets; give one pair.")
+  found = _latent_draws(model, draws, steps, params, x, y, key)
+  return jax.tree.map(lambda z: z[:draws], found)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _latent_draws(model, draws, steps, params, x, y, key) -> LatentDraws:
+  apply = functools.partial(model.apply, {"params": params})
+  source = apply(x, method="encode")
+  y, mask = apply(y, method="targets")
+  mean, scale = apply(y, mask, source, method="posterior")
+  key_prior, key_posterior = jax.random.split(key)
+
+  def refine(_, z):
+    tokens, _ = read(apply, z, mask, source)
+    return posterior_mean(apply, tokens, mask, source)
+
+  def draw(k: Array) -> LatentDraws:
+    z = apply(jax.random.fold_in(key_prior, k), mask, source, method="sample")
+    noise = jax.random.normal(jax.random.fold_in(key_posterior, k), mean.shape)
+    posterior = jnp.where(mask[..., None], mean + scale * noise, 0)
+    refined = lax.fori_loop(0, steps, refine, z)
+    return LatentDraws(z[0], posterior[0], refined[0])
+
+  # Whole chunks only: a smaller last one would be a program of its own.
+  size = min(_CHUNK, draws)
+  return lax.map(draw, jnp.arange(round_up(draws, size)), batch_size=size)
