@@ -36,9 +36,10 @@ setup(
       "tensorflow-datasets>=4.9.10",
     ],
     "plots": ["matplotlib>=3.8", "scikit-learn>=1.5"],
-    # Reading a prepared corpus takes the first alone.
+    # Reading a prepared corpus takes the first alone; the second it forgets.
     "tfds": [
       "tensorflow-datasets>=4.9.10",
+      "importlib_resources>=6",
       "tensorflow-cpu>=2.20; sys_platform != 'darwin'",
       "tensorflow>=2.20; sys_platform == 'darwin'",
     ],
