@@ -1,7 +1,11 @@
 """Training: the step against optax, and whole runs of a few steps."""
 
+import contextlib
 import dataclasses
+import functools
+import io
 import json
+import os
 
 import chex
 import jax
@@ -10,11 +14,13 @@ import numpy as np
 import optax
 import pytest
 from test_sharding import finish, start
+from tqdm import tqdm
 import workers
 
-from latentnmt import checkpoint, objectives, train
+from latentnmt import checkpoint, objectives, sharding, train
 from latentnmt.models import build
 from latentnmt.train import loop
+from latentnmt.train.recorder import Recorder
 from latentnmt.types import Batch, InputError
 
 
@@ -54,6 +60,23 @@ class _Events:
 
 def _params(run, step=None):
   return checkpoint.load(run, step)[1]
+
+
+def _losses(run):
+  rows = checkpoint.read_lines(run / "metrics.jsonl")
+  return [(row["step"], row.get("loss"), row.get("dev_elbo")) for row in rows]
+
+
+def _interrupt(patch, at):
+  """As Ctrl-C does in the step after `at`, where each step is logged."""
+  add = Recorder.add
+
+  def add_or_stop(self, values):
+    if self._step == at:
+      raise KeyboardInterrupt
+    add(self, values)
+
+  patch.setattr(Recorder, "add", add_or_stop)
 
 
 def _state(config):
@@ -101,12 +124,12 @@ def test_a_gradient_that_is_not_finite_is_counted_and_not_applied(bad):
 def test_two_programs_are_the_one_step():
   config = workers.config()
   model = build(config.model)
-  mesh = train.loop.sharding.mesh()
+  mesh = sharding.mesh()
   state = loop._initial(model, config.train, mesh)
   y = np.array([[5, 6, 1, 0], [7, 1, 0, 0]], np.int32)
   batch = Batch(np.tile(y, (4, 1)), np.tile(y, (4, 1)))
   one, sums = jax.jit(train.make_train_step(model, config))(state, batch)
-  put = train.loop.sharding.put(batch, mesh)
+  put = sharding.put(batch, mesh)
   programs = train.Programs(model, config, mesh)
   programs.compile(state, [(8, 4, 4)])
   two, values = programs(state, put)
@@ -155,10 +178,65 @@ def test_a_killed_run_continues_bit_for_bit(teacher, data, tmp_path):
   chex.assert_trees_all_equal(_params(run, 4), _params(teacher[0], 4))
   rows = checkpoint.read_lines(run / "metrics.jsonl")
   assert [row["step"] for row in rows] == [1, 2, 2, 3, 4, 4]
-  whole = checkpoint.read_lines(teacher[0] / "metrics.jsonl")
-  for mine, ours in zip(rows, whole, strict=True):
-    assert mine.get("loss") == ours.get("loss")
-    assert mine.get("dev_elbo") == ours.get("dev_elbo")
+  assert _losses(run) == _losses(teacher[0])
+
+
+@pytest.fixture
+def fast(monkeypatch):
+  """All runs of a test are one model, compiled once and not judged."""
+  settings = (*workers.POSTERIOR, "train.kl_start=2", "train.eval_every=4")
+  config = workers.fitted(*settings)
+  model, mesh = build(config.model), sharding.mesh()
+  initial = jax.device_get(loop._initial(model, config.train, mesh))
+  programs = train.Programs(model, config, mesh)
+
+  def compile_once(*args):
+    train.Programs.compile(programs, *args)
+    monkeypatch.setattr(programs, "compile", lambda *_: None)
+
+  monkeypatch.setattr(programs, "compile", compile_once)
+  monkeypatch.setattr(loop, "Programs", lambda *_: programs)
+  monkeypatch.setattr(
+    loop,
+    "_initial",
+    lambda *_: jax.device_put(initial, sharding.replicated(mesh)),
+  )
+  row = dict.fromkeys(("bleu", "elbo", "log_py", "kl", "log_pl"), 0.0)
+  monkeypatch.setattr(loop, "Dev", lambda *_: lambda params: row)
+  monkeypatch.setattr(loop, "SAVE_AFTER", 0.0)
+  return config
+
+
+def test_a_prior_is_initialised_once_however_often_a_run_is_interrupted(
+  fast, data, tmp_path, monkeypatch, capsys
+):
+  def fit(name, at=None):
+    """The state a run ends in, and whether its prior was initialised."""
+    bar = functools.partial(tqdm, file=io.StringIO())
+    with monkeypatch.context() as patch:
+      _interrupt(patch, at)
+      with contextlib.suppress(KeyboardInterrupt):
+        train.fit(fast, data, tmp_path / name, progress=bar)
+    with checkpoint.Checkpoints(tmp_path / name) as checkpoints:
+      state, _ = checkpoints.restore(loop._initial())
+    return state, "step 2: the prior is" in capsys.readouterr().err
+
+  before, new = fit("run", at=2)  # after it was, before that is saved
+  assert before.step == 2 and new
+  assert checkpoint.steps(tmp_path / "run") == []
+  moments = before.opt_state.inner_state[1]
+  for tree in before.params, moments.mu, moments.nu:
+    chex.assert_trees_all_equal(tree["prior"]["m"], jnp.zeros(4))
+  after, new = fit("run", at=3)
+  assert after.step == 3 and new
+  assert jnp.all(jnp.abs(after.params["prior"]["m"]) > 0.01)
+  end, new = fit("run")
+  assert end.step == 4 and not new
+  whole, new = fit("whole")
+  assert new
+  chex.assert_trees_all_equal(end, whole)
+  assert _losses(tmp_path / "run") == _losses(tmp_path / "whole")
+  assert os.listdir(tmp_path / "run" / "checkpoints") == ["4"]
 
 
 def test_latent_models_stop_by_patience_once_the_kl_has_begun(data, tmp_path):

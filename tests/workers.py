@@ -5,6 +5,7 @@ python tests/workers.py train DATA RUN [ADDRESS PROCESSES NUMBER]
 python tests/workers.py killed DATA RUN STEP
 """
 
+import dataclasses
 import os
 import signal
 import sys
@@ -13,12 +14,18 @@ import jax
 import numpy as np
 
 from latentnmt import data, objectives, sharding, train, zoo
-from latentnmt.config import ExperimentConfig, TrainConfig, override
+from latentnmt.config import (
+  CustomPriorConfig,
+  ExperimentConfig,
+  TrainConfig,
+  override,
+)
 from latentnmt.models import build
 from latentnmt.train.recorder import Recorder
 from latentnmt.types import Batch
 
 WORDS = "ab cd ef gh".split()  # with V = 36, a piece each
+POSTERIOR = ("model.channels=4", "model.posterior_gain=2.0")
 SMALL = ("model.transformer.width=16", "model.transformer.hidden=32")
 
 
@@ -53,12 +60,24 @@ def config(preset="transformer_tiny", *settings) -> ExperimentConfig:
   return override(ExperimentConfig(model, TrainConfig(), preset), *settings)
 
 
+def fitted(*settings) -> ExperimentConfig:
+  """As `config`, of a model whose prior starts from data."""
+  small = config("gauss_tiny", *settings)
+  prior = CustomPriorConfig("priors_of_ours:Fitted")
+  model = dataclasses.replace(small.model, prior=prior)
+  return dataclasses.replace(small, model=model)
+
+
 def gradient(out, devices):
-  """Loss and gradient of one batch, dropout and latents on, over a mesh."""
+  """Over a mesh: loss and gradient of a batch, and a prior that starts from it.
+
+  Dropout and latents are on.
+  """
   jax.config.update("jax_num_cpu_devices", int(devices))
-  mesh, settings = sharding.mesh(), config("gauss_tiny")
+  mesh, settings = sharding.mesh(), config("gauss_tiny", *POSTERIOR)
   assert mesh.size == int(devices)
   model = build(settings.model)
+  start = train.make_initialise(build(fitted(*POSTERIOR).model), settings)
   random = np.random.default_rng(0)
   x = random.integers(2, 36, (8, 8)).astype(np.int32)
   x[:, -1], x[6:] = 1, 0  # and two rows of padding
@@ -71,9 +90,12 @@ def gradient(out, devices):
 
   same, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
   initial = jax.jit(lambda: train.init_state(model, settings.train))()
+  batch = sharding.put(Batch(x, x[:, 2:]), mesh)
   value, gradients = jax.jit(
     jax.value_and_grad(loss), in_shardings=(same, rows), out_shardings=same
-  )(initial.params, sharding.put(Batch(x, x[:, 2:]), mesh))
+  )(initial.params, batch)
+  started = jax.jit(start, in_shardings=(same, rows), out_shardings=same)
+  gradients["started"] = started(initial, batch).params["prior"]
   leaves = jax.tree_util.tree_leaves_with_path(sharding.local(gradients))
   arrays = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
   np.savez(out, loss=value, **arrays)

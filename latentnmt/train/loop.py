@@ -25,12 +25,12 @@ from latentnmt.data import Batches, PreparedData
 from latentnmt.models import build
 from latentnmt.train.evaluation import Dev
 from latentnmt.train.recorder import Recorder, summary_writer
-from latentnmt.train.step import (
-  Programs,
-  TrainState,
-  init_state,
-)
-from latentnmt.types import Array, Batch, InputError
+from latentnmt.train.step import Programs, TrainState, init_state
+from latentnmt.types import Batch, InputError
+
+# An interruption loses so many seconds at most, and the steps to a log point:
+# saved where metrics are written, a continued run writes the same ones.
+SAVE_AFTER = 120.0
 
 
 def fit(
@@ -89,10 +89,12 @@ def fit(
       make_bar(desc=run.name, total=train.steps, initial=start, unit="step")
     )
     programs = Programs(model, config, mesh, bar.set_postfix_str)
+    initialise = _from_data(model) and start <= train.kl_start < train.steps
     loop = _Loop(
       config,
       batch=lambda step: sharding.put(batches[step], mesh),
-      step=programs,
+      programs=programs,
+      initialise=initialise,
       recorder=Recorder(
         run, train, start, batches.per_epoch, programs, bar, events
       ),
@@ -100,7 +102,8 @@ def fit(
       checkpoints=checkpoints,
     )
     if start < train.steps:
-      programs.compile(state, batches.shapes)
+      first = loop.batch(train.kl_start) if initialise else None
+      programs.compile(state, batches.shapes, first)
       bar.unpause()  # the rate is that of the steps alone
     step, past = loop.run(state, past)
   if sharding.is_main():
@@ -118,7 +121,8 @@ class _Loop:
   Attributes:
     config: of the run.
     batch: the batch of each step, on the devices.
-    step: (state, batch) -> (state, metrics).
+    programs: take the steps.
+    initialise: whether the prior is still to be initialised from data.
     recorder: takes the metrics.
     dev: judges parameters.
     checkpoints: of the run.
@@ -126,7 +130,8 @@ class _Loop:
 
   config: ExperimentConfig
   batch: Callable[[int], Batch]
-  step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+  programs: Programs
+  initialise: bool
   recorder: Recorder
   dev: Dev
   checkpoints: Checkpoints
@@ -136,16 +141,22 @@ class _Loop:
     train, done = self.config.train, int(state.step)
     steps = range(done, 0 if self._exhausted(past) else train.steps)
     for batch in _prefetch(self.batch, steps):
-      state, values = self.step(state, batch)
+      if self.initialise and done == train.kl_start:
+        state = self.programs.initialise(state, batch)
+        self.recorder.say(f"step {done}: the prior is initialised from data")
+      state, values = self.programs(state, batch)
       self.recorder.add(values)
       done += 1
       evaluate = done % train.eval_every == 0 or done == train.steps
-      if evaluate or done % train.log_every == 0:
+      log = evaluate or done % train.log_every == 0
+      if log:
         self.recorder.flush()
       if evaluate:
         past = self._evaluate(done, state, past)
         if self._exhausted(past):
           break
+      elif log and self._due():
+        self.checkpoints.save(state, past)
     return done, past
 
   def _evaluate(self, done: int, state: TrainState, past: Progress) -> Progress:
@@ -160,9 +171,18 @@ class _Loop:
     self.checkpoints.save(state, past, row["bleu"])
     return past
 
+  def _due(self) -> bool:
+    """Whether to save between evaluations: each process decides the same."""
+    return bool(sharding.agree(self.checkpoints.age() > SAVE_AFTER))
+
   def _exhausted(self, past: Progress) -> bool:
     patience = self.config.train.patience
     return bool(patience) and past.evaluations_since >= patience
+
+
+def _from_data(model: nn.Module) -> bool:
+  """Whether `initialise_prior` does anything to a model."""
+  return getattr(getattr(model, "prior", None), "data_dependent", False)
 
 
 def _initial(model: nn.Module, train: TrainConfig, mesh: Mesh) -> TrainState:

@@ -111,13 +111,16 @@ class Recorder:
     """Writes a dev evaluation and how long it took."""
     seconds = time.perf_counter() - self._start
     self._write("dev_", row | {"seconds": seconds})
-    if not self._bar.disable:
-      self._bar.write(
-        f"step {self._step}: dev BLEU {row['bleu']:.2f}, elbo"
-        f" {row['elbo']:.3f} nats a token",
-        file=sys.stderr,
-      )
+    self.say(
+      f"step {self._step}: dev BLEU {row['bleu']:.2f}, elbo"
+      f" {row['elbo']:.3f} nats a token"
+    )
     self.restart()
+
+  def say(self, what: str) -> None:
+    """Puts a line above the progress bar."""
+    if not self._bar.disable:
+      self._bar.write(what, file=sys.stderr)
 
   def _write(self, prefix: str, row: dict[str, float]) -> None:
     if not sharding.is_main():

@@ -20,6 +20,7 @@ import optax
 
 from latentnmt import checkpoint, objectives, sharding
 from latentnmt.config import ExperimentConfig, TrainConfig
+from latentnmt.priors import initialise_prior
 from latentnmt.types import Array, Batch, Key, Params
 
 # Purposes of the random numbers of one step.
@@ -69,6 +70,25 @@ def init_state(model: nn.Module, train: TrainConfig) -> TrainState:
   return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
 
+def make_initialise(
+  model: nn.Module, config: ExperimentConfig
+) -> Callable[[TrainState, Batch], TrainState]:
+  """The pure function (state, batch) -> state with its prior initialised.
+
+  For priors that start from data, see `initialise_prior`. To be applied once:
+  at step `kl_start`, to the batch of that step and before its gradient.
+  """
+
+  def initialise(state, batch):
+    key = step_key(config.train.seed, state.step, LATENTS)
+    params = initialise_prior(model, state.params, batch, key)
+    # Adam's moments of the prior are zero, as they should be: until this step
+    # the only term that it is in had no weight.
+    return state.replace(params=params)
+
+  return initialise
+
+
 def make_gradient(
   model: nn.Module, config: ExperimentConfig
 ) -> Callable[[Params, Array, Batch], tuple[Params, dict[str, Array]]]:
@@ -91,6 +111,7 @@ def make_gradient(
         terms,
         beta=objectives.kl_weight(step, train),
         alpha=train.alpha,
+        free_nats=train.free_nats,
         label_smoothing=train.label_smoothing,
         alpha_mix=train.alpha_mix,
       )
@@ -131,7 +152,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
   """The pure function (state, batch) -> (next state, metrics).
 
-  Metrics are scalars, those of `make_gradient` and of `make_update`.
+  Metrics are scalars, those of `make_gradient` and of `make_update`. A
+  prior that starts from data needs `make_initialise`, too.
   """
   gradient, update = make_gradient(model, config), make_update(config)
 
@@ -147,7 +169,7 @@ class Programs:
   """`make_train_step` over a mesh, in compiled programs; a state is used up.
 
   The gradient is compiled for each shape of batch and the update, a third of
-  the whole to compile, once.
+  the whole to compile, once. So is `make_initialise`, for models that want it.
 
   Args:
     model: to be trained.
@@ -172,6 +194,12 @@ class Programs:
       in_shardings=(same, same, self._rows),
       out_shardings=same,
     )
+    self._initialise = jax.jit(
+      make_initialise(model, config),
+      in_shardings=(same, self._rows),
+      out_shardings=same,
+      donate_argnums=0,
+    )
     self._update = jax.jit(
       make_update(config),
       in_shardings=same,
@@ -181,9 +209,14 @@ class Programs:
     self._compiled, self._announce, self.seconds = {}, announce, 0.0
 
   def compile(
-    self, state: TrainState, shapes: Sequence[tuple[int, int, int]]
+    self,
+    state: TrainState,
+    shapes: Sequence[tuple[int, int, int]],
+    first: Batch | None = None,
   ) -> None:
     """Compiles all that batches of the shapes (rows, S, T) need.
+
+    And `initialise`, for a batch like `first`.
 
     Tracing is Python's and takes turns; compilation runs beside it, on one
     core a program. Processes that train together compile in the same order.
@@ -193,6 +226,9 @@ class Programs:
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
       update = self._update.lower(state, state.params)
       jobs = {"update": pool.submit(update.compile)}
+      if first is not None:
+        initialise = self._initialise.lower(state, first)
+        jobs["initialise"] = pool.submit(initialise.compile)
       for rows, source, target in shapes:
         batch = Batch(self._tokens(rows, source), self._tokens(rows, target))
         gradient = self._gradient.lower(state.params, state.step, batch)
@@ -205,6 +241,10 @@ class Programs:
 
   def _tokens(self, rows: int, length: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=self._rows)
+
+  def initialise(self, state: TrainState, batch: Batch) -> TrainState:
+    """The state with its prior initialised from a batch."""
+    return self._compiled["initialise"](state, batch)
 
   def __call__(
     self, state: TrainState, batch: Batch
