@@ -27,8 +27,8 @@ _RANGES = (
   (
     "0 or more",
     lambda value: 0 <= value < math.inf,
-    "seed warmup schedule_restart clip kl_start kl_ramp alpha patience"
-    " keep_every posterior_gain",
+    "seed warmup schedule_restart clip kl_start kl_ramp free_nats alpha"
+    " patience keep_every posterior_gain",
   ),
   ("above 0", lambda value: 0 < value < math.inf, "learning_rate adam_eps"),
   (
@@ -255,6 +255,8 @@ class TrainConfig:
     label_smoothing: share of the uniform distribution in the training target.
     kl_start: steps with KL weight zero.
     kl_ramp: steps over which the KL weight then rises to one.
+    free_nats: nats of KL a position that cost nothing (free bits, LaNMT's KL
+      budget); above 0 the latents stay in use.
     alpha: weight of KL(q || N(0, I)).
     alpha_mix: as the public code: alpha follows the KL weight beta and takes
       its share from the KL, beta ((1 - alpha) kl + alpha kl_standard).
@@ -283,6 +285,7 @@ class TrainConfig:
   label_smoothing: float = 0.1
   kl_start: int = 5000
   kl_ramp: int = 20_000
+  free_nats: float = 0.0
   alpha: float = 1e-4
   alpha_mix: bool = False
   eval_every: int = 1000

@@ -1,7 +1,7 @@
 """What training minimises: the negative evidence lower bound of a batch.
 
-  loss = sum_b (-log_py + beta kl + alpha kl_standard) / sum_b num_positions
-         + mean_b (-log_pl)
+  loss = (sum_b -log_py + beta max(sum_b kl, free_nats sum_b num_positions)
+          + alpha sum_b kl_standard) / sum_b num_positions + mean_b (-log_pl)
 
 `log_py` carries label smoothing here and only here: a share `eps` of it is
 `log_py_uniform`, the cross-entropy with the uniform distribution. Rows of
@@ -23,6 +23,7 @@ def negative_elbo(
   *,
   beta: Array | float = 1.0,
   alpha: float = 0.0,
+  free_nats: float = 0.0,
   label_smoothing: float = 0.0,
   alpha_mix: bool = False,
 ) -> tuple[Array, dict[str, Array]]:
@@ -32,6 +33,8 @@ def negative_elbo(
     terms: of B sentences.
     beta: weight of the KL term.
     alpha: weight of KL(q || N(0, I)).
+    free_nats: nats of KL a position that cost nothing (Kingma et al. 2016),
+      on average over the batch: one sample of a KL is too noisy to clip.
     label_smoothing: share of the uniform distribution in the target.
     alpha_mix: the public code's regulariser, which follows beta and takes
       its share from the KL: beta ((1 - alpha) kl + alpha kl_standard).
@@ -42,10 +45,13 @@ def negative_elbo(
   sums = totals(terms)
   uniform = jnp.sum(terms.log_py_uniform)
   log_py = sums["log_py"] + label_smoothing * (uniform - sums["log_py"])
+  # Without a budget a single sample's negative KL counts as it is.
+  budget = free_nats * sums["num_positions"] if free_nats else -jnp.inf
+  paid = jnp.maximum(sums["kl"], budget)
   if alpha_mix:
-    kl = beta * (sums["kl"] + alpha * (sums["kl_standard"] - sums["kl"]))
+    kl = beta * (paid + alpha * (sums["kl_standard"] - paid))
   else:
-    kl = beta * sums["kl"] + alpha * sums["kl_standard"]
+    kl = beta * paid + alpha * sums["kl_standard"]
   # A batch of nothing but padding costs nothing, rather than 0 / 0.
   per_position = (kl - log_py) / jnp.maximum(sums["num_positions"], 1)
   loss = per_position - sums["log_pl"] / jnp.maximum(sums["num_sentences"], 1)

@@ -30,12 +30,13 @@ def _terms(padding_rows=0) -> Terms:
   )
 
 
-def _loss(terms, beta, alpha, smoothing, mix):
+def _loss(terms, beta, alpha, smoothing, mix, free=0.0):
+  scale = max(1, free * _POSITIONS.sum() / float(terms.kl.sum()))
   loss = 0.0
   for b in range(3):
     log_py = (1 - smoothing) * terms.log_py[b]
     log_py += smoothing * terms.log_py_uniform[b]
-    kl, standard = terms.kl[b], terms.kl_standard[b]
+    kl, standard = scale * terms.kl[b], terms.kl_standard[b]
     if mix:
       kl = beta * ((1 - alpha) * kl + alpha * standard)
     else:
@@ -44,20 +45,22 @@ def _loss(terms, beta, alpha, smoothing, mix):
   return loss
 
 
+@pytest.mark.parametrize("free", [0.0, 0.1, 3.0])
 @pytest.mark.parametrize("mix", [False, True])
 @pytest.mark.parametrize(
   ("beta", "alpha", "smoothing"),
   [(1.0, 0.0, 0.0), (0.3, 0.2, 0.1), (0.0, 0.5, 0.1)],
 )
-def test_loss_is_the_sum_written_out(beta, alpha, smoothing, mix):
+def test_loss_is_the_sum_written_out(beta, alpha, smoothing, mix, free):
   loss, metrics = objectives.negative_elbo(
     _terms(),
     beta=beta,
     alpha=alpha,
+    free_nats=free,
     label_smoothing=smoothing,
     alpha_mix=mix,
   )
-  expected = _loss(_terms(), beta, alpha, smoothing, mix)
+  expected = _loss(_terms(), beta, alpha, smoothing, mix, free)
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
   assert metrics["loss"] == loss
 
