@@ -38,6 +38,13 @@ _PRIOR = flags.DEFINE_string(
   "Prior of your own for a latent model, package.module:Class, built as"
   " Class(channels=C).",
 )
+_WARM_START = flags.DEFINE_string(
+  "warm_start",
+  None,
+  "Run to start from: of its best checkpoint, modules of the same name and"
+  " shapes are taken over, of a teacher by a student the embedding, encoder and"
+  " decoder. The vocabulary must be the same.",
+)
 _TENSORBOARD = flags.DEFINE_bool(
   "tensorboard", False, "Also write TensorBoard events."
 )
@@ -70,6 +77,7 @@ def main(argv):
       config,
       data,
       _RUN.value,
+      warm_start=_WARM_START.value,
       progress=common.progress,
       tensorboard=_TENSORBOARD.value,
     )

@@ -328,3 +328,46 @@ def test_the_binary_says_what_is_wrong(binary, data, tmp_path):
     assert result.status == 2 and message in result.stderr, result
     assert result.stderr.count("\n") == 1
   assert not (tmp_path / "run").exists()
+
+
+def test_a_student_starts_from_what_its_teacher_learned(
+  teacher, data, tmp_path, monkeypatch
+):
+  run, _ = teacher
+  config = workers.config("gauss_tiny")
+  seen = []
+
+  def no_training(self, state, past):
+    seen.append(jax.device_get(state.params))
+    return 0, past
+
+  monkeypatch.setattr(loop.Programs, "compile", lambda *args: None)
+  monkeypatch.setattr(loop._Loop, "run", no_training)
+  student = tmp_path / "student"
+  train.fit(config, data, student, warm_start=run, progress=None)
+  [params], learned = seen, _params(run)
+  fresh = train.init_state(build(config.model), config.train).params
+  for name in ("embedding", "encoder", "decoder"):
+    chex.assert_trees_all_equal(params[name], learned[name])
+  for name in ("prior", "length", "from_latents"):
+    chex.assert_trees_all_close(params[name], fresh[name], rtol=1e-5)
+  step = checkpoint.find_step(run)
+  assert checkpoint.read_config(student).warm_start == f"teacher, step {step}"
+  with pytest.raises(InputError, match="warm_start: 'teacher, step .' -> ''"):
+    train.fit(config, data, student, progress=None)
+
+
+def test_a_run_that_cannot_be_started_from_leaves_nothing(
+  teacher, data, tmp_path, monkeypatch
+):
+  run, student = teacher[0], tmp_path / "student"
+  start = functools.partial(train.fit, data=data, run=student, warm_start=run)
+  wide = workers.config("gauss_tiny", "model.transformer.width=24")
+  with pytest.raises(InputError, match="no module of the same shapes"):
+    start(wide)
+  with pytest.raises(InputError, match="is not a run directory"):
+    start(workers.config("gauss_tiny"), warm_start=tmp_path / "none")
+  monkeypatch.setattr(type(data.tokenizer), "__eq__", lambda a, b: False)
+  with pytest.raises(InputError, match="another vocabulary"):
+    start(workers.config("gauss_tiny"))
+  assert not student.exists()

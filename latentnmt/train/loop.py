@@ -23,6 +23,7 @@ from latentnmt.checkpoint import Checkpoints, Progress
 from latentnmt.config import ExperimentConfig, LatentConfig, TrainConfig
 from latentnmt.data import Batches, PreparedData
 from latentnmt.models import build
+from latentnmt.train import warm_start as warm
 from latentnmt.train.evaluation import Dev
 from latentnmt.train.recorder import Recorder, summary_writer
 from latentnmt.train.step import Programs, TrainState, init_state
@@ -38,15 +39,18 @@ def fit(
   data: PreparedData,
   run: str | os.PathLike,
   *,
+  warm_start: str | os.PathLike | None = None,
   progress: Callable[..., tqdm] | None = tqdm,
   tensorboard: bool = False,
 ) -> pathlib.Path:
   """Trains a model to the end, from wherever an earlier call was cut off.
 
   Args:
-    config: of model and training; `config.data` is filled in.
+    config: of model and training; `data` and `warm_start` are filled in.
     data: with the splits "train" and "dev".
     run: directory, made if it is not there.
+    warm_start: a run with the same vocabulary, of whose best checkpoint the
+      modules of the same name and shapes are taken over, to be trained on.
     progress: makes progress bars, called as `tqdm` is; None for silence.
     tensorboard: also write TensorBoard events, to `run`/tensorboard.
 
@@ -55,12 +59,18 @@ def fit(
 
   Raises:
     InputError: for a run directory of another configuration, data that do
-      not fit the configuration, or checkpoints none of which can be read.
+      not fit the configuration, a run to start from that does not fit, or
+      checkpoints none of which can be read.
     FloatingPointError: at the log point after a gradient that is not finite,
       where `config.train.nonfinite` is "stop".
   """
   train, mesh = config.train, sharding.mesh()
   config = _checked(config, data)
+  model, learned = build(config.model), {}
+  if warm_start is not None:
+    shapes = jax.eval_shape(lambda: init_state(model, train)).params
+    name, learned = warm.read(warm_start, shapes, data.tokenizer)
+    config = dataclasses.replace(config, warm_start=name)
   batches = Batches(
     data.store("train"),
     train.batch_tokens,
@@ -76,10 +86,11 @@ def fit(
     return run
   silent = progress is None or not sharding.is_main()
   make_bar = functools.partial(tqdm, disable=True) if silent else progress
-  model = build(config.model)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(Checkpoints(run, train.keep_every))
-    state, past = checkpoints.restore(_initial(model, train, mesh))
+    state = _initial(model, train, mesh)
+    state = state.replace(params=warm.replace(state.params, learned))
+    state, past = checkpoints.restore(state)
     start = int(state.step)
     events = None
     if writer and sharding.is_main():
