@@ -17,12 +17,26 @@ class Run:
     settings: changes of the preset and of the training, "field=value".
     methods: decoding methods, as `translate --methods` takes them.
     distilled: train on the teacher's translations, not on the references.
+    warm_start: start from the teacher's embedding, encoder and decoder.
   """
 
   preset: str
   settings: tuple[str, ...]
   methods: tuple[str, ...]
   distilled: bool = False
+  warm_start: bool = False
+
+  @property
+  def steps(self) -> int:
+    """Training steps, by the last setting that names them."""
+    name = "train.steps="
+    found = [s.removeprefix(name) for s in self.settings if s.startswith(name)]
+    return int(found[-1])
+
+  @property
+  def quick_method(self) -> str:
+    """What dev BLEU is measured with: one cheap pass."""
+    return "greedy" if self.methods[0] == "greedy" else "delta1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +55,8 @@ class Recipe:
     prepare: further flags of `preprocess`, by name.
     distill: the teacher's decoding method.
     samples: K, samples of the posterior per likelihood.
+    checkpoint_samples: K of the likelihood of every kept checkpoint on dev;
+      0 for a study that does not score them.
     batch_sizes: sentences decoded at once in the benchmark.
   """
 
@@ -53,6 +69,7 @@ class Recipe:
   prepare: Mapping[str, str] = dataclasses.field(default_factory=dict)
   distill: str = "beam4"
   samples: int = 100
+  checkpoint_samples: int = 0
   batch_sizes: tuple[int, ...] = (1, 32)
 
   def stage_seconds(self, stage: str) -> float:

@@ -52,6 +52,10 @@ class Study:
     stages += [self._translate(name) for name in runs]
     stages.append(self._bleu())
     stages += [self._likelihood(name) for name in runs]
+    if self.recipe.checkpoint_samples:
+      stages += [self._translate_checkpoints(name) for name in runs]
+      stages.append(self._bleu_of_checkpoints())
+      stages += [self._likelihood_of_checkpoints(name) for name in runs]
     stages += [self._benchmark(name) for name in runs]
     return [*stages, self._analyze()]
 
@@ -105,15 +109,20 @@ class Study:
   def _train(self, name: str) -> Stage:
     run = self.recipe.runs[name]
     data = self._distilled if run.distilled else self._raw
+    inputs, options = [data / "meta.json"], {}
+    if run.warm_start:
+      inputs.append(self._trained("teacher"))
+      options["warm_start"] = self.folder / "teacher"
     return self._stage(
       f"train {name}",
       "train",
-      inputs=[data / "meta.json"],
+      inputs=inputs,
       outputs=[self._trained(name)],
       run=self.folder / name,
       data=data,
       preset=run.preset,
       set=run.settings,
+      **options,
     )
 
   def _distill(self) -> Stage:
@@ -163,6 +172,54 @@ class Study:
       **self._cut,
     )
 
+  # How BLEU and likelihood go together in training is seen on dev sentences:
+  # what is looked at so often is no test set any more.
+
+  def _of_last_checkpoint(self, name: str) -> list[Path]:
+    run = self.recipe.runs[name]
+    stem = f"dev.{run.quick_method}.step{run.steps}"
+    folder = self.folder / name / "hypotheses"
+    return [folder / f"{stem}.{kind}" for kind in ("txt", "json")]
+
+  def _translate_checkpoints(self, name: str) -> Stage:
+    return self._stage(
+      f"translate-checkpoints {name}",
+      "translate",
+      inputs=[self._raw / "meta.json", self._trained(name)],
+      outputs=self._of_last_checkpoint(name),
+      run=self.folder / name,
+      data=self._raw,
+      split="dev",
+      checkpoint="kept",
+      methods=self.recipe.runs[name].quick_method,
+    )
+
+  def _bleu_of_checkpoints(self) -> Stage:
+    runs = self.recipe.runs
+    return self._stage(
+      "bleu-of-checkpoints",
+      "evaluate_bleu",
+      inputs=[file for name in runs for file in self._of_last_checkpoint(name)],
+      outputs=self._results(),
+      run=tuple(self.folder / name for name in runs),
+      data=self._raw,
+      split="dev",
+    )
+
+  def _likelihood_of_checkpoints(self, name: str) -> Stage:
+    return self._stage(
+      f"likelihood-of-checkpoints {name}",
+      "evaluate_likelihood",
+      inputs=[self._raw / "meta.json", self._trained(name)],
+      outputs=[self.folder / name / "results.jsonl"],
+      run=self.folder / name,
+      data=self._raw,
+      split="dev",
+      checkpoint="kept",
+      samples=self.recipe.checkpoint_samples,
+      truncate="true",
+    )
+
   def _benchmark(self, name: str) -> Stage:
     return self._stage(
       f"benchmark {name}",
@@ -180,7 +237,9 @@ class Study:
       "analyze",
       "analyze",
       inputs=self._results(),
-      outputs=[self.folder / "report.md", self.folder / "report.csv"],
+      outputs=[
+        self.folder / f"report.{kind}" for kind in ("md", "csv", "html")
+      ],
       study=self.folder,
     )
 
