@@ -36,7 +36,8 @@ setup(
       "tensorflow-datasets>=4.9.10",
     ],
     "plots": ["matplotlib>=3.8", "scikit-learn>=1.5"],
-    # Reading a prepared corpus takes the first alone; the second it forgets.
+    # Reading what is prepared takes the first alone. TFDS prepares WMT with
+    # the second, too, without asking for it.
     "tfds": [
       "tensorflow-datasets>=4.9.10",
       "importlib_resources>=6",

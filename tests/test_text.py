@@ -119,3 +119,12 @@ def test_romanian_normalizers_leave_other_languages_alone():
 def test_an_unknown_normalizer_lists_the_valid_ones():
   with pytest.raises(InputError, match="'nfkc'.*unescape, romanian"):
     text.normalize(["a"], ["nfkc"], "de")
+
+
+def test_a_vocabulary_takes_evenly_spaced_lines_of_many(monkeypatch):
+  lines = [f"{word} und {word}" for word in map(str, range(1000, 1100))]
+  expected = text.Tokenizer.train(lines[::16], 20)
+  monkeypatch.setattr(text, "_TRAINING_LINES", 10)
+  assert text.Tokenizer.train(iter(lines), 20) == expected
+  monkeypatch.undo()
+  assert text.Tokenizer.train(lines, 20) != expected
