@@ -60,6 +60,9 @@ _VOCAB_SIZE = flags.DEFINE_integer(
 _VOCABULARY = flags.DEFINE_string(
   "vocabulary", None, "Take this vocab.model instead of finding one."
 )
+_TRAIN_PAIRS = flags.DEFINE_integer(
+  "train_pairs", None, "At most so many training pairs, evenly spaced ones.", 1
+)
 _SIZES = flags.DEFINE_list(
   "sizes", ["20000", "500", "1000"], "grammar: pairs of train, dev and test."
 )
@@ -75,6 +78,8 @@ def main(argv):
   if _VOCABULARY.value:
     common.refuse(["vocab_size"], "is that of --vocabulary; leave it out")
   corpus = _corpus()
+  if _TRAIN_PAIRS.value is not None:
+    corpus = data.thinned(corpus, _TRAIN_PAIRS.value)
   lines = sum(4 * len(sources) for sources, _ in corpus.splits.values())
   tokenizer = _VOCABULARY.value and text.Tokenizer.load(_VOCABULARY.value)
   # Every line of both sides is read once and tokenised once.

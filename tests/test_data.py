@@ -127,6 +127,20 @@ def test_manythings_refuses_what_cannot_be_split(tmp_path):
     data.read_manythings(write(tmp_path / "b.tsv", lines))
 
 
+def test_a_thinned_corpus_keeps_evenly_spaced_pairs():
+  numbers = [str(i) for i in range(10)]
+  made = corpus(train=(numbers, numbers[::-1]))
+  truth = {"train": np.arange(10.0), "dev": np.ones(5)}
+  made = data.Corpus(made.splits, made.languages, "made up", truth)
+  found = data.thinned(made, 4)
+  assert found.splits["train"] == (["0", "2", "5", "7"], ["9", "7", "4", "2"])
+  assert found.splits["dev"] == made.splits["dev"]
+  np.testing.assert_array_equal(found.log_probs["train"], [0, 2, 5, 7])
+  assert len(found.log_probs["dev"]) == 5
+  assert found.provenance == "made up, 4 of 10 training pairs"
+  assert data.thinned(made, 10) is made
+
+
 # The embedded corpus.
 
 

@@ -65,7 +65,12 @@ def file_flags(folder):
 
 
 def test_a_folder_and_six_files_are_the_same(binary, files):
-  flags = "--vocab_size=50", "--swap", "--normalizers=unescape"
+  flags = (
+    "--vocab_size=50",
+    "--swap",
+    "--normalizers=unescape",
+    "--train_pairs=20",
+  )
   done = binary(
     "preprocess", f"--corpus={files}", *flags, f"--out={files / 'a'}"
   )
@@ -78,6 +83,7 @@ def test_a_folder_and_six_files_are_the_same(binary, files):
   assert a.sources("test") == b.sources("test")
   assert a.sources("test")[0] == "en test 0 &"
   assert a.tokenizer == b.tokenizer
+  assert len(a.store("train")) == 20
 
 
 def test_a_vocabulary_of_another_corpus(binary, files):

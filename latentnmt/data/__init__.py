@@ -16,6 +16,7 @@ from latentnmt.data.corpora import (
   read_manythings,
   read_parallel,
   read_parallel_folder,
+  thinned,
 )
 from latentnmt.data.phrases import (
   grammar,
@@ -52,5 +53,6 @@ __all__ = [
   "read_parallel_folder",
   "read_published",
   "read_tfds",
+  "thinned",
   "with_targets",
 ]

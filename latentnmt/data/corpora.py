@@ -38,6 +38,24 @@ class Corpus:
   log_probs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
+def thinned(corpus: Corpus, pairs: int) -> Corpus:
+  """The corpus with no more than `pairs` training pairs, evenly spaced ones."""
+  x, y = corpus.splits["train"]
+  if len(x) <= pairs:
+    return corpus
+  ids = np.arange(pairs) * len(x) // pairs
+  train = [x[i] for i in ids], [y[i] for i in ids]
+  truth = {
+    s: v[ids] if s == "train" else v for s, v in corpus.log_probs.items()
+  }
+  return Corpus(
+    {**corpus.splits, "train": train},
+    corpus.languages,
+    f"{corpus.provenance}, {pairs:,} of {len(x):,} training pairs",
+    truth,
+  )
+
+
 def read_lines(path) -> list[str]:
   r"""Lines of a plain, .gz or .xz file of UTF-8 text.
 
