@@ -6,7 +6,7 @@ import html
 _STYLE = """
 :root { color-scheme: light; }
 body {
-  margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 60rem;
+  margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 72rem;
   font: 1rem/1.5 Charter, "Bitstream Charter", Georgia, Cambria, serif;
   color: #222; background: #fff;
 }
@@ -24,21 +24,22 @@ table {
   border-collapse: collapse; font-size: .85rem; white-space: nowrap;
   font-variant-numeric: tabular-nums;
 }
-th, td { padding: .3rem .7rem; text-align: left; }
+th, td { padding: .3rem .6rem; text-align: left; }
 th { border-bottom: 1px solid #888; font-weight: 600; }
 td { border-bottom: 1px solid #eee; }
 th:first-child, td:first-child {
   position: sticky; left: 0; background: #fff; padding-left: 0;
 }
 .n { text-align: right; }
-.notes { font-size: .8rem; color: #555; padding-left: 1.1rem; }
+.notes { font-size: .8rem; color: #555; padding-left: 1.1rem;
+  max-width: 46rem; }
 .notes li { margin: .2rem 0; overflow-wrap: anywhere; }
 figure { margin: 0; }
 img { display: block; width: 100%; max-width: 40rem; }
 figcaption { font-size: .8rem; color: #555; max-width: 40rem; }
 dl { font-size: .9rem; margin: 0; padding: .7rem 0;
   border-top: 1px solid #ddd; display: grid; gap: .15rem .9rem;
-  grid-template-columns: minmax(6rem, 12rem) 1fr; }
+  grid-template-columns: min(12rem, 30%) 1fr; }
 dt { color: #666; font-size: .8rem; overflow-wrap: anywhere; }
 dd { margin: 0; overflow-wrap: anywhere; }
 dd.given { font-weight: 600; }

@@ -188,13 +188,18 @@ def _scatter(axes, look: Look, large: list[dict], small: list[dict]) -> None:
       row["log_likelihood"], row["bleu"], **look.mark(row), markersize=8
     )
   axes.set_xlabel("log p(y | x), nats per token, length paid for")
-  axes.set_ylabel("BLEU")
-  axes.set_ylim(bottom=0)
-  axes.margins(0.12)
+  _bleu_axis(axes, [*large, *small])
   look.legend(axes.figure)
   places = [(row["log_likelihood"], row["bleu"]) for row in large]
   names = [row["run"] for row in large]
   label(axes, places, names, [look.colour(row) for row in large])
+
+
+def _bleu_axis(axes, rows: list[dict]) -> None:
+  """BLEU from zero upwards, with room at the sides for names."""
+  axes.set_ylabel("BLEU")
+  axes.set_ylim(0, 1.12 * max(row["bleu"] for row in rows) or 1)
+  axes.margins(x=0.15)
 
 
 def label(axes, places, names, colours) -> None:
@@ -289,20 +294,18 @@ def _speed(axes, look: Look, rows: list[dict], size: int) -> None:
   axes.xaxis.set_minor_locator(NullLocator())
   axes.set_title(f"{size} sentence{'s' * (size > 1)} decoded at once")
   axes.set_xlabel("sentences per second")
-  axes.set_ylabel("BLEU")
-  axes.set_ylim(bottom=0)
-  axes.margins(0.15)
+  _bleu_axis(axes, rows)
   places = [(row[field], row["bleu"]) for row in rows]
   names = [f"k={row['k']}" if row["k"] != "" else row["method"] for row in rows]
   label(axes, places, names, [look.colour(row) for row in rows])
 
 
-# Panels of the training curves: title, unit, metric on train, metric on dev.
+# Panels of the training curves: title, scale, unit, metric.
 _CURVES = (
-  ("Evidence lower bound", "nats per token", "elbo", "dev_elbo"),
-  ("KL(q || p)", "nats per token", "kl", "dev_kl"),
-  ("Length, log p(T | x)", "nats per token", "log_pl", "dev_log_pl"),
-  ("BLEU on dev", "BLEU", None, "dev_bleu"),
+  ("Reconstruction, log p(y | z, x)", "linear", "nats per token", "log_py"),
+  ("KL(q || p)", "log", "nats per token", "kl"),
+  ("Length, log p(T | x)", "linear", "nats per token", "log_pl"),
+  ("BLEU on dev", "linear", "BLEU", "bleu"),
 )
 
 
@@ -312,43 +315,50 @@ def training(logs: list[dict]) -> Figure | None:
   Args:
     logs: as `results.training` returns them.
   """
-  if not any(log["metrics"] for log in logs):
+  curves = [c for c in _CURVES if any(any(_pairs(log, c)) for log in logs)]
+  if not curves:
     return None
 
-  last = max(m[-1][0] for log in logs for m in log["metrics"].values())
-
   def draw(panels):
-    for axes, (title, unit, train, dev) in zip(panels, _CURVES, strict=True):
-      axes.set_title(title)
-      axes.set_ylabel(unit)
-      for log in logs:
-        _curve(axes, Look(logs), log, train, dev)
-      axes.set_xlim(0, 1.02 * last)
-    panels[1].set_yscale("log")
+    look = Look(logs)
+    for axes, curve in zip(panels, curves, strict=True):
+      _curve(axes, look, logs, curve)
+    last = max(axes.get_xlim()[1] for axes in panels)
+    for axes in panels:
+      axes.set_xlim(0, last)
     panels[-1].set_xlabel("step")
-    Look(logs).legend(panels[0].figure)
+    look.legend(panels[-1].figure)
+    ends = [(log, _pairs(log, curves[-1])[1][-1:]) for log in logs]
+    ends = [(log, *end) for log, end in ends if end]
+    names = [log["run"] for log, _ in ends]
+    colours = [look.colour(log) for log, _ in ends]
+    label(panels[-1], [place for _, place in ends], names, colours)
 
   return _draw(
     "Training",
-    "Lines are means over training steps, marks the dev split. Dev BLEU is of"
-    " greedy decoding or of one refinement.",
-    8.8,
-    len(_CURVES),
+    "Lines are means over training steps, marks the dev split. The evidence"
+    " lower bound is reconstruction less KL; an autoregressive model has no z."
+    " Dev BLEU is of greedy decoding or of one refinement.",
+    0.6 + 2.05 * len(curves),
+    len(curves),
     draw,
   )
 
 
-def _curve(axes, look: Look, log: dict, train: str | None, dev: str) -> None:
-  """One run's line on train and marks on dev, where it has such a term."""
-  metrics = log["metrics"]
-  for name in (train, dev):
-    pairs = metrics.get(name, [])
-    if not any(value for _, value in pairs):
-      continue  # an autoregressive model's KL is zero and says nothing
-    steps, values = zip(*pairs, strict=True)
-    if name != dev:
-      axes.plot(steps, values, **look.line(log))
-      continue
-    if train is None:
-      axes.plot(steps, values, **look.line(log))
-    axes.plot(steps, values, **look.mark(log), markersize=4)
+def _pairs(log: dict, curve: tuple) -> tuple[list, list]:
+  """(step, value) on train and on dev, none of a term that is always zero."""
+  names = curve[-1], f"dev_{curve[-1]}"
+  pairs = [log["metrics"].get(name, []) for name in names]
+  return tuple(p if any(value for _, value in p) else [] for p in pairs)
+
+
+def _curve(axes, look: Look, logs: list[dict], curve: tuple) -> None:
+  """One panel, with a line and marks for each run that has the term."""
+  title, scale, unit, _ = curve
+  axes.set(title=title, yscale=scale, ylabel=unit)
+  for log in logs:
+    train, dev = _pairs(log, curve)
+    if line := train or dev:
+      axes.plot(*zip(*line, strict=True), **look.line(log))
+    if dev:
+      axes.plot(*zip(*dev, strict=True), **look.mark(log), markersize=4)
