@@ -17,8 +17,8 @@ ROWS = [
   "models",
   "objectives decode",
   "likelihood checkpoint",
-  "train closed_forms",
-  "testing __init__",
+  "train",
+  "testing closed_forms __init__",
 ]
 ROW = {name: i for i, names in enumerate(ROWS) for name in names.split()}
 BINARY_IMPORTS = {"common", "recipes", "stages"}
