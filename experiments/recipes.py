@@ -171,7 +171,7 @@ def _refined(run: Run) -> Run:
   )
 
 
-_LONGER = ("train.warmup=150", "train.kl_start=100", "train.kl_ramp=400")
+_LONGER = ("train.warmup=150", "train.kl_start=100", "train.kl_ramp=300")
 _EMBEDDED = dataclasses.replace(
   _QUICKSTART,
   summary="As quickstart, trained for longer.",
@@ -179,14 +179,14 @@ _EMBEDDED = dataclasses.replace(
     "teacher": _kept(
       _TEACHER, 800, 8, "train.max_length=64", "train.max_shapes=5"
     ),
-    **_raw_and_distilled("gauss", _refined(_kept(_GAUSS, 960, 8, *_LONGER))),
-    **_raw_and_distilled("flow", _refined(_kept(_FLOW, 960, 8, *_LONGER))),
+    **_raw_and_distilled("gauss", _refined(_kept(_GAUSS, 720, 8, *_LONGER))),
+    **_raw_and_distilled("flow", _refined(_kept(_FLOW, 720, 8, *_LONGER))),
   },
   seconds={
     **_QUICKSTART.seconds,
     "train teacher": 480,
     "distill": 100,
-    "train": 600,
+    "train": 480,
     "translate": 25,
     "translate-checkpoints": 30,
     "bleu-of-checkpoints": 20,
