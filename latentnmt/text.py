@@ -21,7 +21,7 @@ UNK = 2
 
 # A vocabulary of 32,000 pieces does not change visibly beyond this many lines,
 # while the trainer's memory does.
-_TRAINING_LINES = 2_000_000
+_TRAINING_LINES = 1_000_000
 
 
 class Tokenizer:
@@ -42,7 +42,7 @@ class Tokenizer:
   def train(cls, lines: Iterable[str], vocab_size: int) -> "Tokenizer":
     """Finds `vocab_size` pieces in `lines`, of which each is one sentence.
 
-    Of more than two million lines evenly spaced ones are taken; `lines` is
+    Of more than a million lines evenly spaced ones are taken; `lines` is
     gone through once and never held as a whole.
 
     Raises:
