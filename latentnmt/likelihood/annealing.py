@@ -84,7 +84,7 @@ def annealed(
   key: Key,
   temperatures: int = 100,
   chains: int = 16,
-  leapfrog: int = 2,
+  leapfrog: int = 4,
   chunk: int | None = None,
   *,
   reverse_from: Latents | None = None,

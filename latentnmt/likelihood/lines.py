@@ -76,7 +76,7 @@ def annealed_lines(
   key: Key,
   temperatures: int = 100,
   chains: int = 16,
-  leapfrog: int = 2,
+  leapfrog: int = 4,
   chunk: int | None = None,
   *,
   batch_tokens: int = 2048,
