@@ -13,7 +13,7 @@ quickstart embedded grammar: $(VENV)/installed
 	$(RUN) experiments.study --recipe=$@
 
 test: $(VENV)/installed
-	$(RUN) pytest
+	$(RUN) pytest -n auto --dist loadfile
 
 lint: $(VENV)/installed
 	$(RUN) ruff check $(SOURCES)

@@ -30,6 +30,7 @@ setup(
       "chex>=0.1.90",
       "matplotlib>=3.8",
       "pytest>=8",
+      "pytest-xdist>=3.6",
       "ruff>=0.6",
       "scikit-learn>=1.5",
       "tensorboardX>=2.6",
