@@ -1,6 +1,5 @@
 import itertools
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,93 +7,14 @@ import pytest
 from scipy import special, stats
 
 from latentnmt import likelihood, zoo
+from latentnmt.closed_forms import LinearGaussian, Mixture
 from latentnmt.config import LatentConfig, TransformerConfig
 from latentnmt.keys import fold_in_all, normal_each
-from latentnmt.masks import lengths, masked_sum, real_mask, token_mask
+from latentnmt.masks import real_mask
 from latentnmt.models import build
-from latentnmt.types import Batch, InputError, Source
+from latentnmt.types import Batch, InputError
 
 CONFIG = LatentConfig(TransformerConfig(vocab_size=50, width=8, heads=2))
-
-
-class _Double(nn.Module):
-  """A latent model without networks; subclasses give its densities."""
-
-  config: LatentConfig = CONFIG
-
-  def encode(self, x):
-    return Source(jnp.zeros(x.shape + (1,)), token_mask(x))
-
-  def targets(self, y):
-    return y, token_mask(y)
-
-  def log_prob_length(self, mask, source):
-    difference = lengths(mask) - lengths(source.mask)
-    return -1.0 - jnp.abs(difference).astype(jnp.float32)
-
-
-class LinearGaussian(_Double):
-  """z ~ N(0, I), observation y/10 ~ N(z, noise^2 I) in C dimensions."""
-
-  noise: float = 1.0
-  channels: int = 2
-  narrow: float = 1.0  # q is this many times as wide as the true posterior
-  shift: float = 0.0
-
-  def observation(self, y):
-    value = jnp.repeat(y[:, :, None], self.channels, axis=2) / 10.0
-    return value * jnp.arange(1, self.channels + 1)[None, None, :]
-
-  def true_posterior(self, y):
-    precision = 1 + self.noise**-2
-    mean = self.observation(y) / self.noise**2 / precision
-    return mean, jnp.full(mean.shape, precision**-0.5)
-
-  def posterior(self, y, mask, source):
-    mean, scale = self.true_posterior(y)
-    garbage = jnp.where(mask[:, :, None], 0.0, 1e3)
-    return mean + self.shift + garbage, scale * self.narrow
-
-  def log_joint(self, z, y, mask, source):
-    log_py = jax.scipy.stats.norm.logpdf(self.observation(y), z, self.noise)
-    log_pz = jax.scipy.stats.norm.logpdf(z)
-    return masked_sum(log_py, mask), masked_sum(log_pz, mask)
-
-  def log_py(self, y):
-    """The truth: marginally N(0, 1 + noise^2) in every dimension."""
-    values = stats.norm.logpdf(
-      self.observation(y), 0, (1 + self.noise**2) ** 0.5
-    )
-    return np.sum(values * (y != 0)[:, :, None], axis=(1, 2))
-
-
-class Mixture(_Double):
-  """Zipf tokens; z_t ~ N(separation e_v, I) where y_t = v; q is exact."""
-
-  separation: float = 1.0
-
-  @property
-  def zipf(self):
-    weights = 1.0 / np.arange(1, 50)
-    return np.concatenate([[0.0], weights / weights.sum()])  # PAD never
-
-  def posterior(self, y, mask, source):
-    mean = self.separation * jax.nn.one_hot(y, 50)
-    return mean, jnp.ones_like(mean)
-
-  def log_joint(self, z, y, mask, source):
-    # Of N(z; s e_v, I), what depends on v: s z_v - s^2 / 2.
-    logits = self.separation * z - self.separation**2 / 2
-    with np.errstate(divide="ignore"):
-      logits = logits + np.log(self.zipf).astype(np.float32)[None, None, :]
-    total = jax.nn.logsumexp(logits, axis=2)
-    chosen = jnp.take_along_axis(logits, y[:, :, None], axis=2)[:, :, 0]
-    standard = jnp.sum(jax.scipy.stats.norm.logpdf(z), axis=2)
-    return masked_sum(chosen - total, mask), masked_sum(standard + total, mask)
-
-  def log_py(self, y):
-    with np.errstate(divide="ignore"):
-      return np.sum(np.where(y != 0, np.log(self.zipf)[y], 0.0), axis=1)
 
 
 def _batch(*sentence_lengths, seed=0, size=None, vocab=50):
@@ -144,6 +64,41 @@ def test_estimators_are_their_formulas():
   np.testing.assert_allclose(
     likelihood.effective_sample_size(*weights), 1 / (share**2).sum(0), 1e-4
   )
+
+
+@pytest.mark.parametrize("samples", [1, 8, 21])
+def test_sweep_is_the_bound_of_each_group(samples):
+  weights = _normals(samples, 3)
+  log_weights = sum(
+    np.float64(w) * sign for w, sign in zip(weights, (1, 1, -1), strict=True)
+  )
+  bounds = likelihood.sweep(*weights)
+  sizes = likelihood.sweep_sizes(samples)
+  assert sizes == {1: [1], 8: [8, 4, 2, 1], 21: [21, 10, 5, 2, 1]}[samples]
+  for bound, size in zip(bounds.T, sizes, strict=True):
+    groups = np.split(log_weights[: samples // size * size], samples // size)
+    expected = [special.logsumexp(g, axis=0) - np.log(size) for g in groups]
+    np.testing.assert_allclose(bound, np.mean(expected, axis=0), rtol=1e-5)
+  np.testing.assert_allclose(bounds[:, 0], likelihood.iwae(*weights), 1e-6)
+  np.testing.assert_allclose(bounds[:, -1], likelihood.elbo(*weights), 1e-6)
+
+
+@pytest.mark.parametrize("power", [0.2, 0.5, 1.0])
+def test_a_power_law_is_extrapolated_to_its_limit(power):
+  limits, gaps = np.float32([-20, -50, -7]), np.float32([9, 4, 1])
+  sizes = np.float32(likelihood.sweep_sizes(1024))
+  bounds = limits[:, None] - gaps[:, None] * sizes[None] ** -power
+  np.testing.assert_allclose(likelihood.extrapolate(bounds), limits, 1e-3)
+
+
+def test_extrapolation_leaves_what_is_exact_and_takes_enough_samples():
+  bounds = np.full((3, 5), -20, np.float32)
+  np.testing.assert_array_equal(likelihood.extrapolate(bounds), -20)
+  # A gap that grows with K is noise.
+  noisy = bounds - np.float32([[1.0, 0.5, 0, 0, 0]])
+  assert np.all(np.abs(likelihood.extrapolate(noisy) + 21) <= 0.5)
+  with pytest.raises(InputError, match="samples=8"):
+    likelihood.extrapolate(bounds[:, :3])
 
 
 def test_one_sample_gives_bound_and_reconstruction():
@@ -200,15 +155,15 @@ def test_effective_sample_size_is_between_one_and_all(samples):
   [
     LinearGaussian(),
     LinearGaussian(noise=0.3),
-    Mixture(separation=1.0),
-    Mixture(separation=3.0),
+    Mixture(8, separation=1.0),
+    Mixture(8, separation=3.0),
   ],
   ids=["noise1", "noise.3", "apart1", "apart3"],
 )
 def test_exact_posterior_has_no_variance(model, samples):
   batch = _batch(8, 6, 4, 1)
   estimate = _run(model, batch, samples)
-  truth = model.log_py(np.asarray(batch.y))
+  truth = model.log_evidence(batch.y)
   np.testing.assert_allclose(estimate.log_likelihood, truth, rtol=1e-4)
   np.testing.assert_allclose(estimate.elbo, truth, rtol=1e-4)
   np.testing.assert_allclose(estimate.ess, samples, rtol=1e-4)
@@ -221,10 +176,10 @@ def test_exact_posterior_has_no_variance(model, samples):
 def test_lee2020_is_decided_by_the_divergence_not_by_the_truth():
   """Same data, same truth: only the separation of the clusters differs."""
   batch = _batch(32, 32, 32, 32)
-  truth = Mixture().log_py(np.asarray(batch.y)) / 32
+  truth = Mixture(8).log_evidence(batch.y) / 32
   errors = []
   for separation in (0.0, 1.0, 2.0, 4.0):
-    estimate = _run(Mixture(separation=separation), batch, 400)
+    estimate = _run(Mixture(8, separation=separation), batch, 400)
     error = estimate.lee2020 / 32 - truth
     np.testing.assert_allclose(error, estimate.kl / 32, atol=0.12)
     errors.append(error.mean())
@@ -238,17 +193,17 @@ def test_lee2020_tends_to_its_renyi_limit(length, q):
   model = LinearGaussian(channels=1, narrow=q[0], shift=q[1])
   batch = _batch(*[length] * 4, vocab=20)
   y = np.asarray(batch.y)
-  mean, true_scale = (np.asarray(v) for v in model.true_posterior(y))
-  scale, moved = true_scale * q[0], mean + q[1]
+  mean, true_scale = (np.asarray(v) for v in model.best_posterior(y))
+  scale, moved = true_scale * q[0], mean + q[1] * true_scale
   order = 1 - 1 / length
   to_prior = _renyi(order, moved, scale, np.zeros(1), np.ones(1))
   to_posterior = _renyi(order, moved, scale, mean, true_scale)
-  limit = model.log_py(y) + np.sum(to_prior - to_posterior, axis=(1, 2))
+  limit = model.log_evidence(y) + np.sum(to_prior - to_posterior, axis=(1, 2))
   estimate = _run(model, batch, 20_000)
   np.testing.assert_allclose(
     estimate.lee2020 / length, limit / length, atol=0.02
   )
-  assert np.all(estimate.lee2020 > model.log_py(y))
+  assert np.all(estimate.lee2020 > model.log_evidence(y))
 
 
 def _renyi(order, mean, scale, mean2, scale2):
@@ -264,7 +219,7 @@ def _renyi(order, mean, scale, mean2, scale2):
 def test_bounds_are_ordered_and_iwae_closes_the_gap():
   model = LinearGaussian(narrow=0.9, shift=0.15)
   batch = _batch(*[12] * 64)
-  truth = model.log_py(np.asarray(batch.y))
+  truth = model.log_evidence(batch.y)
   gaps = []
   for samples in (1, 20, 1000):
     estimate = _run(model, batch, samples)
@@ -278,7 +233,7 @@ def test_error_stays_within_its_standard_error():
   model = LinearGaussian(narrow=1.1, shift=0.05)
   batch = _batch(*[6] * 32)
   estimate = _run(model, batch, 1000)
-  error = estimate.log_likelihood - model.log_py(np.asarray(batch.y))
+  error = estimate.log_likelihood - model.log_evidence(batch.y)
   z = error / estimate.standard_error
   assert 0.6 < np.sqrt(np.mean(z**2)) < 1.5
 

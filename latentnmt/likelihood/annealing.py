@@ -53,6 +53,8 @@ from latentnmt.types import (
   Latents,
   Mask,
   Nats,
+  Source,
+  Tokens,
 )
 
 _LAYERS = 16  # of activations that a gradient keeps, about
@@ -75,6 +77,18 @@ class _Point:
   e: Latents
   log_weight: Nats
   gradient: Array
+
+
+@struct.dataclass
+class _Posterior:
+  """What q(z|x, y) is, and what it was asked for; fields as in `models`."""
+
+  source: Source
+  y: Tokens
+  mask: Mask
+  mean: Latents
+  scale: Latents
+  log_pl: Nats
 
 
 def annealed(
@@ -128,8 +142,16 @@ def annealed(
     )
   if chunk is None:
     chunk = default_chunk(model.config, *batch.y.shape, chains, layers=_LAYERS)
+  posterior = _posterior(model, params, batch)
+  reverse = reverse_from is not None
+  start = reverse_from if reverse else posterior.mean  # of no use forwards
+  if start.shape != posterior.mean.shape:
+    raise InputError(
+      f"reverse_from: latents {start.shape} where the model has"
+      f" {posterior.mean.shape}."
+    )
   sizes = temperatures, chains, leapfrog, min(chunk, chains)
-  return _annealed(model, params, batch, keys, reverse_from, *sizes)
+  return _annealed(model, params, posterior, keys, start, reverse, *sizes)
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -164,22 +186,42 @@ def simulate(model, params, batch: Batch, key: Key) -> tuple[Batch, Latents]:
   return Batch(batch.x, jnp.where(mask & whole[:, None], y, PAD)), z
 
 
-@functools.partial(
-  jax.jit,
-  static_argnames=("model", "temperatures", "chains", "leapfrog", "chunk"),
-)
-def _annealed(
-  model, params, batch, keys, exact, temperatures, chains, leapfrog, chunk
-) -> AnnealedEstimate:
+@functools.partial(jax.jit, static_argnames="model")
+def _posterior(model, params, batch: Batch) -> _Posterior:
   def call(method, *args):
     return model.apply({"params": params}, *args, method=method)
 
   source = call("encode", batch.x)
   y, mask = call("targets", batch.y)
   mean, scale = call("posterior", y, mask, source)
+  log_pl = call("log_prob_length", mask, source)
+  return _Posterior(source, y, mask, mean, scale, log_pl)
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=("model", "temperatures", "chains", "leapfrog", "chunk"),
+)
+def _annealed(
+  model,
+  params,
+  posterior: _Posterior,
+  keys: Key,
+  exact: Latents,
+  reverse: Array,
+  temperatures: int,
+  chains: int,
+  leapfrog: int,
+  chunk: int,
+) -> AnnealedEstimate:
+  """One program for both directions: compiling takes longer than running."""
+  source, y, mask = posterior.source, posterior.y, posterior.mask
+  mean, scale = posterior.mean, posterior.scale
 
   def log_weight(e):
-    log_py, log_pz = call("log_joint", mean + scale * e, y, mask, source)
+    log_py, log_pz = model.apply(
+      {"params": params}, mean + scale * e, y, mask, source, method="log_joint"
+    )
     log_qz = masked_sum(standard_normal_log_prob(e) - jnp.log(scale), mask)
     return log_py + log_pz - log_qz
 
@@ -188,47 +230,39 @@ def _annealed(
     value, pullback = jax.vjp(log_weight, e)
     return _Point(e, value, pullback(jnp.ones_like(value))[0])
 
-  def draw(roots):
-    return point(normal_each(fold_in_all(roots, 0), mean.shape))
+  def noise(roots):
+    return normal_each(fold_in_all(roots, 0), mean.shape)
 
   move = functools.partial(_move, point, mask, leapfrog)
   pilots = jax.vmap(lambda k: fold_in_all(keys, chains + k))(
     jnp.arange(_PILOTS)
   )
-  angles = _angles(move, draw, pilots, temperatures, _ARC / leapfrog)
-  path = jnp.arange(1, temperatures), angles
-  if exact is not None:
-    draw = _always(point, exact, mean, scale)
-    path = jax.tree.map(lambda v: v[::-1], path)
+  starts = jax.vmap(lambda roots: point(noise(roots)))(pilots)
+  angles = _angles(move, starts, pilots, temperatures, _ARC / leapfrog)
+  path = jax.tree.map(
+    lambda v: jnp.where(reverse, v[::-1], v),
+    (jnp.arange(1, temperatures), angles),
+  )
 
   def chain(k):
     roots = fold_in_all(keys, k)
-    return _chain(move, draw(roots), roots, path, temperatures)
+    start = jnp.where(reverse, (exact - mean) / scale, noise(roots))
+    return _chain(move, point(start), roots, path, temperatures)
 
   log_weights, acceptance = in_chunks(chain, chains, chunk)
   zero = jnp.zeros_like(log_weights)
-  sign = 1 if exact is None else -1
+  sign = jnp.where(reverse, -1.0, 1.0)
   weights = sign * log_weights, zero, zero
   estimate = AnnealedEstimate(
     log_likelihood=sign * estimators.iwae(*weights),
     ess=estimators.effective_sample_size(*weights),
     standard_error=estimators.standard_error(*weights),
     acceptance=jnp.mean(acceptance, axis=0),
-    log_pl=call("log_prob_length", mask, source),
+    log_pl=posterior.log_pl,
     num_tokens=lengths(real_mask(y)).astype(jnp.float32),
     num_positions=lengths(mask).astype(jnp.float32),
   )
   return zero_empty(estimate, mask)
-
-
-def _always(point, exact: Latents, mean: Latents, scale: Latents) -> Callable:
-  """The start of reverse chains: the same for all."""
-  if exact.shape != mean.shape:
-    raise InputError(
-      f"reverse_from: latents {exact.shape} where the model has {mean.shape}."
-    )
-  start = point((exact - mean) / scale)
-  return lambda roots: start
 
 
 def _chain(move, point: _Point, roots: Key, path, temperatures: int):
@@ -256,13 +290,15 @@ def _chain(move, point: _Point, roots: Key, path, temperatures: int):
   return total, jnp.mean(acceptance, axis=0)
 
 
-def _angles(move, draw, roots: Key, temperatures: int, most: float) -> Array:
+def _angles(
+  move, points: _Point, roots: Key, temperatures: int, most: float
+) -> Array:
   """float32[n-1, B]: angles at which enough moves are accepted.
 
   Args:
     move: see `_move`.
-    draw: from keys [B] to a start.
-    roots: keys [P, B] of the pilot chains.
+    points: where the P pilot chains start.
+    roots: keys [P, B] of the chains.
     temperatures: n.
     most: the largest angle.
   """
@@ -278,8 +314,8 @@ def _angles(move, draw, roots: Key, temperatures: int, most: float) -> Array:
     following = jnp.minimum(angle * jnp.exp(_RATE * error), most)
     return (points, following), angle
 
-  start = jax.vmap(draw)(roots), jnp.full(roots.shape[1:], most)
-  _, angles = lax.scan(step, start, jnp.arange(1, temperatures))
+  start = jnp.full(roots.shape[1:], most)
+  _, angles = lax.scan(step, (points, start), jnp.arange(1, temperatures))
   return angles
 
 
