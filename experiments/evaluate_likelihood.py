@@ -7,7 +7,8 @@ With --checkpoint=kept each checkpoint of the run is scored, by the same
 compiled programs. Rows go to the run's results.jsonl, per-sentence values to
 likelihood/<split>.<step>.npz of the run, by the names of `Estimate`. Rows by
 metric, each for the estimators "exact" (autoregressive models) or iwae, elbo,
-reconstruction and lee2020 (latent models):
+reconstruction and lee2020 (latent models), from K = 8 on "extrapolated", what
+iwae seems to tend to (no bound), and with --temperatures "annealed":
 
   nats_per_token               of the corpus, the length paid for
   nats_per_token_given_length  of latent models, p(y|x, T)
@@ -19,8 +20,9 @@ reconstruction and lee2020 (latent models):
 Tokens are counted up to and including EOS, without any EOS that the model
 appends; bits_per_byte is per UTF-8 byte of the references. K, the effective
 sample size and the standard error (of sampling z, in nats per token) stand in
-the rows of iwae. "unknown" tokens of the references make nats and bits/byte
-those of their pieces, not of the string.
+the rows of iwae, beside nats per token at K, K/2, K/4, ... samples, and in
+those of annealed, where K is the number of chains. "unknown" tokens of the
+references make nats and bits/byte those of their pieces, not of the string.
 """
 
 from pathlib import Path
@@ -35,7 +37,7 @@ from latentnmt import checkpoint, likelihood, metrics
 from latentnmt.config import AutoregressiveConfig
 from latentnmt.data import PreparedData
 from latentnmt.text import UNK
-from latentnmt.types import Estimate
+from latentnmt.types import AnnealedEstimate, Estimate, InputError
 
 _RUN = common.run_flag()
 common.checkpoint_flag(several=True)
@@ -47,6 +49,14 @@ _SAMPLES = flags.DEFINE_integer(
 _CHUNK = flags.DEFINE_integer(
   "chunk", None, "Samples computed at a time; by default what fits memory.", 1
 )
+_TEMPERATURES = flags.DEFINE_integer(
+  "temperatures",
+  0,
+  "Of annealed importance sampling, which is done from 2 on.",
+  0,
+)
+_CHAINS = flags.DEFINE_integer("chains", 16, "Of annealing, a sentence.", 1)
+_LEAPFROG = flags.DEFINE_integer("leapfrog", 4, "Steps of a chain's move.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
 _TRUNCATE = flags.DEFINE_bool(
   "truncate", False, "Cut sentences longer than the model takes."
@@ -56,16 +66,27 @@ _METRICS = {"paid": "nats_per_token", "given": "nats_per_token_given_length"}
 _ESTIMATORS = ("iwae", "elbo", "reconstruction", "lee2020")
 
 
-def values(estimate: Estimate, exact: bool) -> dict[str, np.ndarray]:
+def values(
+  estimate: Estimate, exact: bool, annealed: AnnealedEstimate | None = None
+) -> dict[str, np.ndarray]:
   """float[n], nats per sentence with the length given, by estimator."""
   if exact:
     return {"exact": estimate.log_likelihood}
-  others = {name: getattr(estimate, name) for name in _ESTIMATORS[1:]}
-  return {"iwae": estimate.log_likelihood, **others}
+  found = {"iwae": estimate.log_likelihood}
+  found |= {name: getattr(estimate, name) for name in _ESTIMATORS[1:]}
+  if estimate.sweep.shape[1] > 3:
+    found["extrapolated"] = np.asarray(likelihood.extrapolate(estimate.sweep))
+  if annealed is not None:
+    found["annealed"] = annealed.log_likelihood
+  return found
 
 
 def rows(
-  estimate: Estimate, references: list[str], exact: bool, cut: bool = False
+  estimate: Estimate,
+  references: list[str],
+  exact: bool,
+  cut: bool = False,
+  annealed: AnnealedEstimate | None = None,
 ) -> list[dict]:
   """Figures of a corpus.
 
@@ -75,9 +96,13 @@ def rows(
     exact: whether the model is autoregressive and the estimate its truth.
     cut: whether references were scored in part, which leaves no sense to
       bits per byte.
+    annealed: of the same sentences.
   """
+  more = {} if exact else {"iwae": _noise(estimate) | _sweep(estimate)}
+  if annealed is not None:
+    more["annealed"] = _noise(annealed) | _annealing(annealed)
   result = []
-  for name, given in values(estimate, exact).items():
+  for name, given in values(estimate, exact, annealed).items():
     conventions = {"paid": given + estimate.log_pl}
     if not exact:
       conventions["given"] = given
@@ -91,7 +116,7 @@ def rows(
       }
       if not cut:
         row["bits_per_byte"] = metrics.bits_per_byte(nats, references)
-      result.append(row | (_noise(estimate) if name == "iwae" else {}))
+      result.append(row | more.get(name, {}))
   if not exact:
     per_position = estimate.lee2020 / estimate.num_positions
     result.append(
@@ -105,7 +130,7 @@ def rows(
   return result
 
 
-def _noise(estimate: Estimate) -> dict:
+def _noise(estimate: Estimate | AnnealedEstimate) -> dict:
   """How far the samples can be trusted."""
   variance = np.square(estimate.standard_error, dtype=np.float64)
   tokens = np.sum(estimate.num_tokens, dtype=np.float64)
@@ -117,8 +142,26 @@ def _noise(estimate: Estimate) -> dict:
   }
 
 
+def _sweep(estimate: Estimate) -> dict:
+  """Nats per token, length paid, at K, K/2, K/4, ... samples."""
+  paid = estimate.sweep + estimate.log_pl[:, None]
+  return {"sweep": [metrics.per_token(v, estimate.num_tokens) for v in paid.T]}
+
+
+def _annealing(annealed: AnnealedEstimate) -> dict:
+  return {
+    "K": _CHAINS.value,
+    "temperatures": _TEMPERATURES.value,
+    "leapfrog": _LEAPFROG.value,
+    "acceptance_mean": float(np.mean(annealed.acceptance)),
+  }
+
+
 def differences(
-  estimate: Estimate, truth: np.ndarray, exact: bool
+  estimate: Estimate,
+  truth: np.ndarray,
+  exact: bool,
+  annealed: AnnealedEstimate | None = None,
 ) -> list[dict]:
   """Rows that pair every estimator, length paid, with the known truth.
 
@@ -126,9 +169,10 @@ def differences(
     estimate: of n sentences.
     truth: float[n], log p(y|x) in nats.
     exact: as for `rows`.
+    annealed: as for `rows`.
   """
   result = []
-  for name, given in values(estimate, exact).items():
+  for name, given in values(estimate, exact, annealed).items():
     nats = given + estimate.log_pl
     mean, error = metrics.mean_difference(nats, truth)
     result.append(
@@ -204,6 +248,8 @@ def show(found: list[dict]) -> None:
 def main(argv):
   """Scores a split by each checkpoint asked for."""
   del argv
+  if _TEMPERATURES.value == 1:
+    raise InputError("--temperatures=1: give 2 or more, or 0 for none.")
   prepared = PreparedData.open(_DATA.value)
   steps = common.checkpoint_steps(_RUN.value)
   for step in steps:
@@ -224,28 +270,36 @@ def evaluate(prepared: PreparedData, step: int, aloud: bool) -> None:
   split = _SPLIT.value
   sources, targets = prepared.sources(split), prepared.targets(split)
   model, params, tokenizer = checkpoint.load(_RUN.value, step)
+  exact = isinstance(model.config, AutoregressiveConfig)
+  key = jax.random.key(_SEED.value)
+  scored = model, params, tokenizer, sources, targets, key
   estimate = likelihood.log_likelihood_lines(
-    model,
-    params,
-    tokenizer,
-    sources,
-    targets,
-    jax.random.key(_SEED.value),
+    *scored,
     _SAMPLES.value,
     _CHUNK.value,
     progress=lambda batches: common.progress(batches, desc="likelihood"),
     truncate=_TRUNCATE.value,
   )
-  exact = isinstance(model.config, AutoregressiveConfig)
+  annealed = None
+  if _TEMPERATURES.value and not exact:
+    annealed = likelihood.annealed_lines(
+      *scored,
+      _TEMPERATURES.value,
+      _CHAINS.value,
+      _LEAPFROG.value,
+      progress=lambda batches: common.progress(batches, desc="annealing"),
+      truncate=_TRUNCATE.value,
+    )
   x, y = tokenizer.encode(sources), tokenizer.encode(targets)
   counted = counts(model, estimate, x, y)
   limit = model.config.transformer.max_length
   if aloud:
     warn(counted, limit)
-  found = rows(estimate, targets, exact, cut=max(map(len, y)) > limit)
+  cut = max(map(len, y)) > limit
+  found = rows(estimate, targets, exact, cut, annealed)
   truth = prepared.log_probs(split)
   if truth is not None and not counted["truncated"]:
-    found += differences(estimate, truth, exact)
+    found += differences(estimate, truth, exact, annealed)
   conditions = {
     "split": split,
     "step": step,
@@ -254,17 +308,25 @@ def evaluate(prepared: PreparedData, step: int, aloud: bool) -> None:
     "data": prepared.fingerprint,
     **counted,
   }
-  found = [row | conditions for row in found]
-  write(step, estimate, found)
+  found = [row | conditions | row for row in found]  # annealed has its own K
+  write(step, estimate, annealed, found)
   show(found)
 
 
-def write(step: int, estimate: Estimate, found: list[dict]) -> None:
+def write(
+  step: int,
+  estimate: Estimate,
+  annealed: AnnealedEstimate | None,
+  found: list[dict],
+) -> None:
   """Writes the values of each sentence, then the rows."""
   run, split = Path(_RUN.value), _SPLIT.value
+  columns = vars(estimate) | dict(samples=_SAMPLES.value, seed=_SEED.value)
+  if annealed is not None:
+    columns["annealed"] = annealed.log_likelihood
   with common.replacing(run / "likelihood" / f"{split}.{step}.npz") as partial:
     with open(partial, "wb") as file:  # savez adds .npz to a mere name
-      np.savez(file, **vars(estimate), samples=_SAMPLES.value, seed=_SEED.value)
+      np.savez(file, **columns)
   for row in found:
     checkpoint.append_result(run, row)
 

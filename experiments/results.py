@@ -18,7 +18,15 @@ from latentnmt.types import InputError
 
 SPEED, SPEED_UP = "sentences_per_second_batch", "speed_up_batch"
 
-_ESTIMATORS = ("exact", "iwae", "elbo", "reconstruction", "lee2020")
+_ESTIMATORS = (
+  "exact",
+  "annealed",
+  "extrapolated",
+  "iwae",
+  "elbo",
+  "reconstruction",
+  "lee2020",
+)
 _USUAL = ("beam4", "delta1")  # the paper's decoding
 
 

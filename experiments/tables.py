@@ -309,6 +309,6 @@ def verdict(rows: list[dict]) -> list[str]:
     f"{row['run']}: {row['estimator']} exceeds the truth by"
     f" {row['errors']:.1f} standard errors; it cannot be a bound."
     for row in rows
-    if row["estimator"] in ("exact", "iwae", "elbo")
+    if row["estimator"] in ("exact", "annealed", "iwae", "elbo")
     and (row["errors"] or 0) > 2
   ] or ["No likelihood or bound exceeds the truth by two standard errors."]

@@ -398,3 +398,26 @@ def test_devices_do_not_change_the_result(study, binary):
   )
   for name, value in np.load(path).items():
     np.testing.assert_allclose(value, one[name], rtol=1e-4, atol=1e-4)
+
+
+def test_annealing_is_asked_for_by_its_temperatures(study, binary):
+  run = study / "latent"
+  flags = f"--run={run}", f"--data={study / 'data'}", "--samples=8"
+  sizes = "--temperatures=3", "--chains=2", "--leapfrog=1"
+  done = binary("evaluate_likelihood", *flags, *sizes, "--seed=5")
+  assert done.status == 0, done.stderr
+  rows = checkpoint.read_results(run)
+  row = _find(rows, "nats_per_token", "annealed")
+  assert (row["K"], row["temperatures"], row["leapfrog"]) == (2, 3, 1)
+  assert 1 <= row["ess_mean"] <= 2 and 0 <= row["acceptance_mean"] <= 1
+  saved = np.load(run / "likelihood" / "test.7.npz")
+  paid = saved["annealed"] + saved["log_pl"]
+  np.testing.assert_allclose(
+    row["value"], paid.sum() / saved["num_tokens"].sum(), rtol=1e-5
+  )
+  row = _find(rows, "nats_per_token", "iwae")
+  assert len(row["sweep"]) == 4 and row["sweep"][0] == row["value"]
+  limit = _find(rows, "nats_per_token", "extrapolated")["value"]
+  assert limit >= row["value"] - 1e-6
+  done = binary("evaluate_likelihood", *flags, "--temperatures=1")
+  assert done.status == 2 and "--temperatures=1" in done.stderr
