@@ -90,7 +90,7 @@ _PRESETS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "gauss_tiny",
     dict(
       prior=cfg.FlowPriorConfig(
-        steps=(2, 2), plans=("cat", "ca"), hidden=128, heads=2
+        steps=(3, 2), plans=("ca", "c"), hidden=128, heads=2
       ),
     ),
   ),
