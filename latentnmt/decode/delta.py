@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import dataclasses
 import functools
+import math
 
 from flax import linen as nn
 import jax
@@ -41,7 +42,8 @@ from latentnmt.types import (
 # float32[B, N] of source int32[B, S] and candidates int32[B, N, T].
 Score = Callable[[Tokens, Array], Array]
 
-# Target lengths are rounded up to this, for few programs.
+# Target lengths are rounded up to a multiple of this, longer ones to a quarter
+# of the next power of two: few programs, of which none wastes much.
 _LENGTH_STEP = 8
 _NEVER = -1e9
 
@@ -58,19 +60,24 @@ def delta(
   _check(model, method, score)
   source, length, log_pl = _propose(model, method.lengths, params, x)
   # The one place where the host looks: how long the longest candidate is.
-  step = np.lcm(_LENGTH_STEP, model.length_multiple)
-  t_max = int(round_up(int(jnp.max(length)), step))
+  t_max = _padded_length(int(jnp.max(length)), model.length_multiple)
   # One program for any number of steps, whoever ranks the candidates.
   start = dataclasses.replace(method, steps=0, teacher=False)
   tokens, scores = _refine(
-    model, start, max(t_max, int(step)), params, source, length, log_pl, keys,
-    method.steps,
+    model, start, t_max, params, source, length, log_pl, keys, method.steps
   )  # fmt: skip
   if score is not None:
     return _rank(tokens, score(x, tokens))
   if method.candidates > 1:
     return _rank(tokens, bound_given(model, params, source, tokens).value)
   return Hypotheses(tokens, scores)
+
+
+def _padded_length(longest: int, multiple: int) -> int:
+  """8, 16, 24, 32, 48, 64, 96 ... such that `multiple` divides it."""
+  longest = max(longest, 1)
+  quarter = 1 << max((longest - 1).bit_length() - 2, 0)
+  return round_up(longest, math.lcm(max(_LENGTH_STEP, quarter), multiple))
 
 
 def _check(model: LatentTransformer, method: Delta, score: Score | None):
