@@ -421,3 +421,36 @@ def test_annealing_is_asked_for_by_its_temperatures(study, binary):
   assert limit >= row["value"] - 1e-6
   done = binary("evaluate_likelihood", *flags, "--temperatures=1")
   assert done.status == 2 and "--temperatures=1" in done.stderr
+
+
+def test_estimators_are_validated_on_a_run(study, binary):
+  where = f"--run={study / 'latent'}", f"--data={study / 'data'}"
+  done = binary(
+    "validate_estimators",
+    *(*where, "--sentences=5", "--samples=8"),
+    *("--temperatures=3", "--chains=2", "--leapfrog=1"),
+  )
+  assert done.status == 0, done.stderr
+  table = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
+  assert {len(cells) for cells in table[2:]} == {9}
+  own = [cells for cells in table if cells[0] == "| the model's own"]
+  paid = [cells for cells in table if cells[0] == "| test, length paid"]
+  names = ["elbo", "iwae", "extrapolated (no bound)", "annealed"]
+  assert [cells[1] for cells in paid] == names
+  assert [cells[1] for cells in own] == [*names, "annealed in reverse"]
+  assert all(cells[3] and cells[4] for cells in paid)  # truth and error
+  assert not any(cells[3] for cells in own)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--run=there"], "both --run and --data"),
+    (["--run=a", "--data=b", "--positions=3"], "--positions"),
+    (["--split=dev"], "--split"),
+  ],
+)
+def test_validation_names_what_does_not_fit(binary, arguments, message):
+  done = binary("validate_estimators", *arguments)
+  assert done.status == 2 and done.stderr.startswith("error:")
+  assert message in done.stderr
