@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 from pathlib import Path
@@ -12,11 +13,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from experiments import study
 from experiments.recipes import RECIPES
 from latentnmt import checkpoint, data
+from latentnmt.text import Tokenizer
 
 pytestmark = pytest.mark.slow  # the study takes a minute
 RECIPE = RECIPES["tiny"]
@@ -242,27 +245,105 @@ def test_speed_of_distillation_is_a_result(tiny):
   assert row["step"] == checkpoint.find_step(tiny.folder / "teacher")
 
 
+# Candidates, and several checkpoints.
+
+
+def test_candidates_ranked_by_a_teacher_and_several_checkpoints(
+  tiny, tmp_path, binary
+):
+  run, folder = tmp_path / "run", tiny.folder
+  shutil.copytree(folder / "gauss-raw", run)
+  flags = f"--run={run}", f"--data={folder / 'data'}"
+  names = ["delta0-l2-s2-t0.5", "delta0-l2-s2-t0.5-teacher"]
+  done = binary(
+    "translate", *flags, f"--methods={','.join(names)}", "--seed=3",
+    f"--teacher={folder / 'teacher'}", "--checkpoint=kept",
+  )  # fmt: skip
+  assert done.status == 0, done.stderr
+  steps = checkpoint.steps(run)
+  assert len(steps) > 1
+  for name, step in itertools.product(names, steps):
+    path = checkpoint.hypotheses_path(run, "test", f"{name}.step{step}")
+    assert len(data.read_lines(path)) == 8
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert (about["step"], about["seed"]) == (step, 3)
+    assert about["bound_per_token"] < 0 and about["output_tokens"] >= 8
+    assert np.isfinite(about["eq3_per_token"])
+    if name.endswith("teacher"):
+      best = checkpoint.find_step(folder / "teacher")
+      assert (about["teacher"], about["teacher_step"]) == ("teacher", best)
+    else:
+      assert "teacher" not in about
+  # By default it is the best checkpoint, and the file's name says no step.
+  alone = binary("translate", *flags, "--methods=delta0-l2-s2-t0.5", "--seed=3")
+  assert alone.status == 0, alone.stderr
+  path = checkpoint.hypotheses_path(run, "test", names[0])
+  best = path.with_name(f"test.{names[0]}.step{checkpoint.find_step(run)}.txt")
+  assert path.read_text() == best.read_text()
+  speed = binary(
+    "benchmark", *flags, f"--methods={names[1]}", "--batch_sizes=2",
+    "--repeats=1", "--batches=1", f"--teacher={folder / 'teacher'}",
+  )  # fmt: skip
+  assert speed.status == 0, speed.stderr
+
+
+def test_a_teacher_has_the_same_vocabulary(tiny, tmp_path, binary):
+  shutil.copytree(tiny.folder / "teacher", tmp_path / "other")
+  other = Tokenizer.train(["a b c"] * 20, 7)
+  other.save(tmp_path / "other" / "vocab.model")
+  done = binary(
+    "translate", *tiny.flags("gauss-raw"), "--methods=delta0-l2-teacher",
+    f"--teacher={tmp_path / 'other'}",
+  )  # fmt: skip
+  assert done.status == 2 and "another vocabulary" in done.stderr
+
+
+# Pictures of latents.
+
+
+def test_latents_are_drawn(tiny, tmp_path, binary):
+  run, raw = tiny.flags("gauss-raw")
+  few = "--draws=4", "--perplexity=2"
+  drawn = binary("visualize", run, raw, "--line=2", *few)
+  assert drawn.status == 0, drawn.stderr
+  path = tiny.folder / "gauss-raw" / "figures" / "test-2.delta1.png"
+  assert drawn.stdout == f"{path}\n"
+  assert path.read_bytes().startswith(b"\x89PNG")
+  own = f"--output={tmp_path / 'own.svg'}", "--source=Ja $1", "--target=Yes"
+  drawn = binary("visualize", run, *own, *few, "--steps=0")
+  assert drawn.status == 0, drawn.stderr
+  text = (tmp_path / "own.svg").read_text()
+  for words in ("Ja $1 → Yes", "k = 0", "perplexity 2, seed 0"):
+    assert f"<!-- {words}" in text or words in text, words
+
+
 # A prior of one's own.
 
 
-def test_prior_of_ones_own_from_training_to_translations(
-  tiny, tmp_path, binary
-):
+def test_prior_of_ones_own_goes_through_every_binary(tiny, tmp_path, binary):
   run, raw = f"--run={tmp_path / 'run'}", f"--data={tiny.folder / 'data'}"
   settings = [f"--set={s}" for s in RECIPE.runs["gauss-raw"].settings]
   flags = "--preset=gauss_tiny", "--prior=priors_of_ours:Shifted", *settings
-  trained = binary("train", run, raw, *flags)
-  assert trained.status == 0, trained.stderr
+
+  def go(name, *arguments):
+    done = binary(name, *arguments)
+    assert done.status == 0, done.stderr
+
+  go("train", run, raw, *flags)
   model, params, _ = checkpoint.load(tmp_path / "run")
   assert model.config.prior.target == "priors_of_ours:Shifted"
   assert params["prior"]["m"].shape == (model.config.channels,)
-  done = binary("translate", run, raw, "--methods=delta0,delta1")
-  assert done.status == 0, done.stderr
+  go("translate", run, raw, "--methods=delta0,delta1")
   for method in ("delta0", "delta1"):
     path = checkpoint.hypotheses_path(tmp_path / "run", "test", method)
     assert len(data.read_lines(path)) == 8
-  scored = binary("evaluate_likelihood", run, raw, "--samples=2")
-  assert scored.status == 0, scored.stderr
+  go("evaluate_likelihood", run, raw, "--samples=2")
+  go("evaluate_bleu", run, raw, "--resamples=2")
+  once = "--batch_sizes=2", "--repeats=1", "--batches=1"
+  go("benchmark", run, raw, "--methods=delta1", *once)
+  go("analyze", f"--study={tmp_path}")
+  assert "| run |" in (tmp_path / "report.md").read_text()
+  go("visualize", run, raw, "--line=1", "--draws=4", "--perplexity=2")
 
 
 def test_finished_distillation_is_left_alone(tiny, binary):
@@ -327,6 +408,7 @@ def test_benchmark_of_a_preset_prints_json_lines_and_a_table(binary):
 # Bad input: one line, status 2, nothing written.
 
 TEACHER, DATA = "--run={study}/teacher", "--data={study}/data"
+GAUSS, RESCORED = "--run={study}/gauss-raw", "--methods=delta0-l2-teacher"
 TINY = ("--preset=transformer_tiny", DATA)
 GRAMMAR = "--corpus=grammar", "--sizes=16,8,8"
 BAD = [
@@ -427,6 +509,39 @@ BAD = [
     "above 0",
   ),
   ("analyze", ["--study={study}/data"], "no run directories"),
+  ("translate", [GAUSS, DATA, RESCORED], "needs --teacher"),
+  (
+    "translate",
+    [GAUSS, DATA, "--methods=delta0-l2", "--teacher={study}/teacher"],
+    "--teacher is for methods such as",
+  ),
+  (
+    "translate",
+    [GAUSS, DATA, RESCORED, "--teacher={study}/gauss-raw"],
+    "latent model; give an autoregressive",
+  ),
+  (
+    "translate",
+    [GAUSS, "--methods=delta0", "--input={one}", "--checkpoint=kept"],
+    "one checkpoint",
+  ),
+  (
+    "benchmark",
+    ["--preset=gauss_tiny", RESCORED, "--teacher={study}/teacher"],
+    "--teacher is for --run",
+  ),
+  ("visualize", [TEACHER, DATA, "--line=1"], "has no latents"),
+  ("visualize", [GAUSS, DATA], "needs --line"),
+  ("visualize", [GAUSS, DATA, "--line=9"], "test has 8 lines"),
+  ("visualize", [GAUSS], "either --data"),
+  ("visualize", [GAUSS, "--source=ja"], "needs its --target"),
+  (
+    "visualize",
+    [GAUSS, "--source=" + "ja " * 99, "--target=ja"],
+    "max_length=64",
+  ),
+  ("visualize", [GAUSS, DATA, "--line=1", "--draws=9"], "--perplexity=30 "),
+  ("visualize", [GAUSS, DATA, "--line=1", "--output=a.gif"], "end it in"),
 ]
 BINARIES = sorted({name for name, *_ in BAD})
 

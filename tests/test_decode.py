@@ -317,7 +317,7 @@ def test_duplicates_go_last():
 
 def test_samples_differ_at_a_temperature_and_by_key():
   model, params, _ = built(GAUSS)
-  method = Delta(0, samples=8, temperature=1.0)
+  method = Delta(0, samples=8, temperature=30.0)
   first = translate(model, params, X, method, key=KEY)
   again = translate(model, params, X, method, key=KEY)
   other = translate(model, params, X, method, key=jax.random.key(1))

@@ -26,12 +26,21 @@ def test_no_outputs_are_stored(path):
     assert not cell["outputs"] and cell["execution_count"] is None
 
 
+def as_python(cell) -> str:
+  """A cell as it stands; one that writes a file, as Python that writes it."""
+  source = "".join(cell["source"])
+  if not source.startswith("%%writefile "):
+    return source
+  name, text = source.removeprefix("%%writefile ").split("\n", 1)
+  return f"pathlib.Path({name!r}).write_text({text!r}, 'utf-8')"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path):
   # The cells one after the other, in a process with conftest's environment.
   script = tmp_path / f"{path.stem}.py"
-  cells = ["".join(cell["source"]) for cell in code_cells(path)]
+  cells = [as_python(cell) for cell in code_cells(path)]
   script.write_text("\n\n".join(cells), "utf-8")
   process = subprocess.run(
     [sys.executable, "-W", "error", script],
