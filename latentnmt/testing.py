@@ -81,10 +81,20 @@ def check_prior(prior: nn.Module, key: Key) -> None:
   def call(method, *args):
     return prior.apply(params, *args, method=method)
 
-  _check_log_prob(call, z, mask, source, next(keys))
+  def log_prob_and_score(z):
+    log_prob, vjp = jax.vjp(lambda z: call("log_prob", z, mask, source), z)
+    return log_prob, vjp(jnp.ones_like(log_prob))[0]
+
+  def draw(key):
+    return call("sample", key, mask, source)
+
+  _check_log_prob(jax.jit(log_prob_and_score), z, mask, next(keys))
   _check_padding(call, z, mask, source)
-  _check_draws(call, z.shape, mask, source, next(keys))
-  _check_density(call, mask, source, next(keys))
+  one_twice = np.maximum(np.arange(_DRAWS) - 1, 0)
+  draws = jax.random.split(next(keys), _DRAWS)[one_twice]
+  draws = jax.jit(jax.vmap(draw))(draws)  # [K, B, T, C]
+  _check_draws(draws[:3], call("center", mask, source), z.shape, mask)
+  _check_density(draws[1:], jax.vmap(log_prob_and_score), mask)
   if hasattr(prior, "kl"):
     _check_kl(call, z.shape, mask, source, next(keys))
 
@@ -100,60 +110,47 @@ def _target_mask(multiple: int):
   return length_mask(jnp.array([2, 1, 1]) * multiple, 2 * multiple)
 
 
-def _check_log_prob(call, z, mask, source, key):
-  log_prob = call("log_prob", z, mask, source)
+def _check_log_prob(log_prob_and_score, z, mask, key):
+  log_prob, gradient = log_prob_and_score(z)
   assert log_prob.shape == z.shape[:1], f"log_prob: shape {log_prob.shape}"
   assert log_prob.dtype == jnp.float32, f"log_prob: dtype {log_prob.dtype}"
   noise = 1e3 * jax.random.normal(key, z.shape)
   noisy = jnp.where(mask[..., None], z, noise)
-  changed = call("log_prob", noisy, mask, source)
+  changed, _ = log_prob_and_score(noisy)
   _close(changed, log_prob, "log_prob sees latents on padded positions")
-  gradient = jax.grad(lambda z: jnp.sum(call("log_prob", z, mask, source)))(z)
   assert np.isfinite(gradient).all(), "log_prob: gradient is not finite"
-  outside = np.asarray(jnp.where(mask[..., None], 0, gradient))
+  outside = np.asarray(gradient)[~np.asarray(mask)]
   assert not outside.any(), "log_prob: gradient on padded positions"
 
 
 def _check_padding(call, z, mask, source):
   """A row alone and unpadded has the density it has in the batch."""
-  log_prob = call("log_prob", z, mask, source)
-  center = call("center", mask, source)
-  for row, size in enumerate(_SOURCE_LENGTHS):
-    length = int(mask[row].sum())
-    cut = slice(row, row + 1)
-    alone = Source(source.states[cut, :size], source.mask[cut, :size])
-    own = mask[cut, :length]
-    value = call("log_prob", z[cut, :length], own, alone)
-    _close(value[0], log_prob[row], "log_prob depends on padding")
-    value = call("center", own, alone)
-    _close(value[0], center[row, :length], "center depends on padding")
+  length, size = int(mask[1].sum()), _SOURCE_LENGTHS[1]
+  alone = Source(source.states[1:2, :size], source.mask[1:2, :size])
+  own = mask[1:2, :length]
+  value = call("log_prob", z[1:2, :length], own, alone)[0]
+  expected = call("log_prob", z, mask, source)[1]
+  _close(value, expected, "log_prob depends on padding")
+  value = call("center", own, alone)[0]
+  expected = call("center", mask, source)[1, :length]
+  _close(value, expected, "center depends on padding")
 
 
-def _check_draws(call, shape, mask, source, key):
-  draw = call("sample", key, mask, source)
-  center = call("center", mask, source)
+def _check_draws(draws, center, shape, mask):
+  """Of three draws, the first two are from one key."""
+  draw, again, other = np.asarray(draws)
   assert draw.shape == shape, f"sample: shape {draw.shape}, not {shape}"
   assert center.shape == shape, f"center: shape {center.shape}, not {shape}"
-  for name, value in (("sample", draw), ("center", center)):
-    padded = np.asarray(jnp.where(mask[..., None], 0, value))
-    assert not padded.any(), f"{name}: not zero on padded positions"
-    assert np.isfinite(value).all(), f"{name}: not finite"
-  again = call("sample", key, mask, source)
-  _close(again, draw, "sample is not a function of its key")
-  other = call("sample", jax.random.fold_in(key, 1), mask, source)
   real = np.asarray(mask)
+  for name, value in (("sample", draw), ("center", np.asarray(center))):
+    assert not value[~real].any(), f"{name}: not zero on padded positions"
+    assert np.isfinite(value).all(), f"{name}: not finite"
+  _close(again, draw, "sample is not a function of its key")
   assert (other[real] != draw[real]).any(), "sample ignores its key"
 
 
-def _check_density(call, mask, source, key):
-  draw = jax.jit(jax.vmap(lambda key: call("sample", key, mask, source)))
-  draws = draw(jax.random.split(key, _DRAWS))  # [K, B, T, C]
-
-  def log_prob_and_score(z):
-    log_prob, vjp = jax.vjp(lambda z: call("log_prob", z, mask, source), z)
-    return log_prob, vjp(jnp.ones_like(log_prob))[0]
-
-  log_prob, score = jax.jit(jax.vmap(log_prob_and_score))(draws)
+def _check_density(draws, log_prob_and_score, mask):
+  log_prob, score = jax.jit(log_prob_and_score)(draws)
   mean, std = jnp.mean(draws, axis=0), jnp.std(draws, axis=0)
   _zero_mean(score, "E[grad log p] is not zero: do sample and log_prob agree?")
   centred = draws - mean[None]
@@ -204,34 +201,36 @@ def check_bijection(
   Raises:
     AssertionError: saying which property fails.
   """
-  keys = iter(jax.random.split(key, 5))
   channels = channels or getattr(bijection, "channels", 4)
-  source = _random_source(next(keys))
   multiple = getattr(bijection, "length_multiple", 1)
-  mask = length_mask(jnp.array([3, 1, 2]) * multiple, 3 * multiple)
-  x = jax.random.normal(next(keys), (*mask.shape, channels))
 
   @jax.jit
-  def start(key, key_noise):
-    params = bijection.init(key, x, mask, source, method="inverse")
-    return perturb(params, key_noise)
+  def start(key):
+    keys = jax.random.split(key, 4)
+    source, far = _random_source(keys[0]), jnp.float32(10)
+    seen = source.mask[..., None]
+    mask = length_mask(jnp.array([3, 1, 2]) * multiple, 3 * multiple)
+    x, noise = jax.random.normal(keys[1], (2, *mask.shape, channels))
+    params = bijection.init(keys[2], x, mask, source, method="inverse")
+    noisy = jnp.where(mask[..., None], x, 10 * noise)
+    noisy_source = source.replace(states=jnp.where(seen, source.states, far))
+    clean, noisy = (x, mask, source), (noisy, mask, noisy_source)
+    return perturb(params, keys[3]), clean, noisy
 
-  params = start(next(keys), next(keys))
+  # On the host from here on: each operation on a device is one more program.
+  params, clean, noisy = jax.device_get(start(key))
 
   def call(method, x, mask, source, params=params):
     return bijection.apply(params, x, mask, source, method=method)
 
   calls = {name: _with_gradient(call, name) for name in ("inverse", "forward")}
-  noise = 10 * jax.random.normal(next(keys), x.shape)
-  noisy = jnp.where(mask[..., None], x, noise)
+  x, mask, source = clean
   for method, other in (("inverse", "forward"), ("forward", "inverse")):
-    result = calls[method](params, x, mask, source)
+    result = calls[method](params, *clean)
     back = calls[other](params, result[0], mask, source)
     _check_round_trip(method, other, x, mask, result, back)
-    far = jnp.where(source.mask[..., None], source.states, 10.0)
-    changed = calls[method](params, noisy, mask, source.replace(states=far))
-    _check_unseen(method, mask, result, changed)
-  result = calls["inverse"](params, x, mask, source)
+    _check_unseen(method, mask, result, calls[method](params, *noisy))
+  result = calls["inverse"](params, *clean)
   _check_row_alone(call, x, mask, source, result)
   _check_jacobian(call, x, mask, source, result[1])
 
@@ -250,7 +249,7 @@ def _with_gradient(call, method):
     (of_params, of_x), results = gradient(params, x, mask, source)
     return *results, of_params, of_x
 
-  return run
+  return lambda *args: jax.device_get(run(*args))
 
 
 def _check_round_trip(method, other, x, mask, result, back):
@@ -258,20 +257,19 @@ def _check_round_trip(method, other, x, mask, result, back):
   assert y.shape == x.shape, f"{method}: shape {y.shape}, not {x.shape}"
   assert log_det.shape == x.shape[:1], f"{method}: log_det {log_det.shape}"
   assert log_det.dtype == jnp.float32, f"{method}: dtype {log_det.dtype}"
-  real = np.asarray(mask)
-  _close(back[0][real], x[real], f"{other} does not undo {method}")
+  _close(back[0][mask], x[mask], f"{other} does not undo {method}")
   _close(back[1], -log_det, "log-determinants are not each other's minus")
 
 
 def _check_unseen(method, mask, result, changed):
   """Values and gradients, without and with noise on the padding."""
-  real, message = np.asarray(mask), f"{method} sees padding"
-  _close(changed[0][real], result[0][real], message)
+  message = f"{method} sees padding"
+  _close(changed[0][mask], result[0][mask], message)
   _close(changed[1], result[1], message)
   leaves = jax.tree.leaves(changed[2:])
   finite = all(np.isfinite(leaf).all() for leaf in leaves)
   assert finite, f"{method}: gradient is not finite"
-  outside = np.asarray(jnp.where(mask[..., None], 0, changed[3]))
+  outside = changed[3][~mask]
   assert not outside.any(), f"{method}: gradient on padded positions"
 
 
@@ -281,8 +279,9 @@ def _check_row_alone(call, x, mask, source, result):
   alone = Source(source.states[1:2, :size], source.mask[1:2, :size])
   inverse = jax.jit(functools.partial(call, "inverse"))
   own = inverse(x[1:2, :length], mask[1:2, :length], alone)
-  _close(own[0][0], result[0][1, :length], "inverse depends on padding")
-  _close(own[1][0], result[1][1], "inverse depends on padding")
+  message = "inverse of a row depends on padding or on other rows"
+  _close(own[0][0], result[0][1, :length], message)
+  _close(own[1][0], result[1][1], message)
 
 
 def _check_jacobian(call, x, mask, source, log_det):
@@ -290,7 +289,7 @@ def _check_jacobian(call, x, mask, source, log_det):
     return call("inverse", x_flat.reshape(x.shape), mask, source)[0].ravel()
 
   jacobian = np.asarray(jax.jit(jax.jacfwd(flat))(x.ravel()), np.float64)
-  row = jnp.where(mask, jnp.arange(len(mask))[:, None], -1)
+  row = np.where(mask, np.arange(len(mask))[:, None], -1)
   row = np.repeat(row.ravel(), x.shape[-1])  # of each coordinate
   for b, value in enumerate(log_det):
     own = jacobian[row == b]
