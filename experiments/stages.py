@@ -49,13 +49,12 @@ class Study:
       if run.distilled and not any(s.name == "distill" for s in stages):
         stages.append(self._distill())
       stages.append(self._train(name))
+    scored = bool(self.recipe.checkpoint_samples)
     stages += [self._translate(name) for name in runs]
+    stages += [self._translate_checkpoints(name) for name in runs if scored]
     stages.append(self._bleu())
     stages += [self._likelihood(name) for name in runs]
-    if self.recipe.checkpoint_samples:
-      stages += [self._translate_checkpoints(name) for name in runs]
-      stages.append(self._bleu_of_checkpoints())
-      stages += [self._likelihood_of_checkpoints(name) for name in runs]
+    stages += [self._likelihood_of_checkpoints(name) for name in runs if scored]
     stages += [self._benchmark(name) for name in runs]
     return [*stages, self._analyze()]
 
@@ -150,11 +149,15 @@ class Study:
     )
 
   def _bleu(self) -> Stage:
-    runs = self.recipe.runs
+    runs, inputs = self.recipe.runs, []
+    for name in runs:
+      inputs += self._hypotheses(name)
+      if self.recipe.checkpoint_samples:
+        inputs += self._of_last_checkpoint(name)
     return self._stage(
       "bleu",
       "evaluate_bleu",
-      inputs=[file for name in runs for file in self._hypotheses(name)],
+      inputs=inputs,
       outputs=self._results(),
       run=tuple(self.folder / name for name in runs),
       data=self._raw,
@@ -192,18 +195,6 @@ class Study:
       split="dev",
       checkpoint="kept",
       methods=self.recipe.runs[name].quick_method,
-    )
-
-  def _bleu_of_checkpoints(self) -> Stage:
-    runs = self.recipe.runs
-    return self._stage(
-      "bleu-of-checkpoints",
-      "evaluate_bleu",
-      inputs=[file for name in runs for file in self._of_last_checkpoint(name)],
-      outputs=self._results(),
-      run=tuple(self.folder / name for name in runs),
-      data=self._raw,
-      split="dev",
     )
 
   def _likelihood_of_checkpoints(self, name: str) -> Stage:
