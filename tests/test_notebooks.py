@@ -1,6 +1,7 @@
 """Every notebook runs from top to bottom, and is stored without outputs."""
 
 import json
+import os
 from pathlib import Path
 import subprocess
 import sys
@@ -38,13 +39,17 @@ def as_python(cell) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path):
-  # The cells one after the other, in a process with conftest's environment.
+  # The cells one after the other, in a process with conftest's environment,
+  # but optimised: they compile little and run much.
+  environment = dict(os.environ)
+  environment.pop("JAX_DISABLE_MOST_OPTIMIZATIONS", None)
   script = tmp_path / f"{path.stem}.py"
   cells = [as_python(cell) for cell in code_cells(path)]
   script.write_text("\n\n".join(cells), "utf-8")
   process = subprocess.run(
     [sys.executable, "-W", "error", script],
     cwd=tmp_path,
+    env=environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
