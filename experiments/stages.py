@@ -208,7 +208,7 @@ class Study:
       split="dev",
       checkpoint="kept",
       samples=self.recipe.checkpoint_samples,
-      truncate="true",
+      **self._cut,
     )
 
   def _benchmark(self, name: str) -> Stage:
@@ -248,7 +248,8 @@ def check_lengths(recipe: Recipe, path: Path, truncate: bool) -> None:
   """Refuses data that a stage after hours of training would refuse.
 
   Dev sources are translated while a model trains, test pairs are translated
-  and scored; `truncate` allows test sentences that are too long.
+  and scored, and dev pairs where checkpoints are; `truncate` allows all but the
+  first to be too long.
 
   Raises:
     InputError: names the split, the side and the first line.
@@ -269,6 +270,7 @@ def check_lengths(recipe: Recipe, path: Path, truncate: bool) -> None:
   sides = [("dev", "source", 0)]
   if not truncate:
     sides += [("test", "source", 0), ("test", "target", 1)]
+    sides += [("dev", "target", 1)] if recipe.checkpoint_samples else []
   for split, side, column in sides:
     lengths = prepared.store(split).lengths[:, column]
     long = (lengths > limits[name]).nonzero()[0]
@@ -277,5 +279,5 @@ def check_lengths(recipe: Recipe, path: Path, truncate: bool) -> None:
         f"{path}: {len(long):,} of {len(lengths):,} {split} {side}s are longer"
         f" than the {limits[name]} tokens that {name} takes, the first in line"
         f" {long[0] + 1} ({lengths[long[0]]} tokens); shorten or remove them"
-        + (" or give --truncate." if split == "test" else ".")
+        + ("." if (split, column) == ("dev", 0) else " or give --truncate.")
       )

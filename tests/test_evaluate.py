@@ -65,7 +65,7 @@ def _results(run):
 
 def _find(rows, metric, estimator):
   (row,) = [
-    r for r in rows if (r["metric"], r["estimator"]) == (metric, estimator)
+    r for r in rows if (r["metric"], r.get("estimator")) == (metric, estimator)
   ]
   return row
 
