@@ -144,7 +144,6 @@ _QUICKSTART = Recipe(
   runs={
     "teacher": _TEACHER,
     **_raw_and_distilled("gauss", _GAUSS),
-    **_raw_and_distilled("flow", _FLOW),
   },
   seconds={
     "preprocess": 4,
@@ -159,7 +158,6 @@ _QUICKSTART = Recipe(
   },
   expected="teacher at least 12 BLEU",
   distill="beam2",
-  samples=50,
 )
 
 

@@ -71,7 +71,7 @@ def test_every_stage_has_an_expected_time(recipe, stages):
 
 
 @pytest.mark.parametrize(
-  "name, minutes", [("quickstart", 20), ("embedded", 120), ("grammar", 30)]
+  "name, minutes", [("quickstart", 15), ("embedded", 120), ("grammar", 30)]
 )
 def test_expected_times_keep_their_promise(name, minutes, tmp_path):
   stages = Study(RECIPES[name], tmp_path).stages()
