@@ -93,7 +93,8 @@ def test_finished_study_shows_its_table_at_once(tiny):
   stdout, stderr = start(tiny.folder).communicate()
   assert time.monotonic() - began < 5
   assert stdout.strip() == (tiny.folder / "report.md").read_text().strip()
-  assert stderr.startswith("All 16 stages are finished")
+  stages = study.Study(RECIPE, tiny.folder).stages()
+  assert stderr.startswith(f"All {len(stages)} stages are finished")
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -132,6 +133,17 @@ def test_results_tell_their_conditions(tiny, run, method):
     assert estimators["iwae"]["K"] == RECIPE.samples
     assert "lee2020" in estimators
   assert find("difference_to_truth")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_kept_checkpoint_is_scored(tiny, run):
+  rows = checkpoint.read_results(tiny.folder / run)
+  scored = {"bleu": set(), "nats_per_token": set()}
+  for row in rows:
+    if row.get("split") == "dev" and row["metric"] in scored:
+      scored[row["metric"]].add(row["step"])
+  kept = set(checkpoint.steps(tiny.folder / run))
+  assert scored == {"bleu": kept, "nats_per_token": kept} and len(kept) == 2
 
 
 @pytest.mark.parametrize("run", RUNS)
