@@ -144,6 +144,7 @@ _QUICKSTART = Recipe(
   runs={
     "teacher": _TEACHER,
     **_raw_and_distilled("gauss", _GAUSS),
+    **_raw_and_distilled("flow", _FLOW),
   },
   seconds={
     "preprocess": 4,

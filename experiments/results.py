@@ -13,7 +13,7 @@ import re
 import numpy as np
 
 from latentnmt import checkpoint, data
-from latentnmt.config import AutoregressiveConfig
+from latentnmt.config import AutoregressiveConfig, ModelConfig
 from latentnmt.types import InputError
 
 SPEED, SPEED_UP = "sentences_per_second_batch", "speed_up_batch"
@@ -130,18 +130,36 @@ def collect(study: Path, split: str) -> list[dict]:
   "usual" says of one row of each run that it is the one to judge it by.
   """
   kinds = data_kinds(study)
+  found = {run: Results(run, split) for run in run_directories(study)}
+  timed = _timed(found)
   rows = []
-  for run in run_directories(study):
-    results = Results(run, split)
+  for run, results in found.items():
     row = _described(run, results, kinds) | _likelihood(results, is_exact(run))
-    row["parameters"] = results.find("parameters").get("value")
+    # A twin that was not measured is as fast as the one that was.
+    benchmark = timed.get(run) or timed.get(_model(run), results)
+    row["parameters"] = benchmark.find("parameters").get("value")
     row["megabytes"] = _megabytes(run)
     methods = results.distinct("method")
     for method in methods or [None]:
-      usual = {"usual": method == usual_method(methods)}
-      rows.append(row | _decoding(results, method) | usual)
+      row["usual"] = method == usual_method(methods)
+      speeds = _speeds(benchmark, method)
+      rows.append(row | _decoding(results, method) | speeds)
   _compare_speeds(rows)
   return rows
+
+
+def _timed(found: dict[Path, Results]) -> dict[Path | ModelConfig, Results]:
+  """Results with speeds, by run, and by model the first that has them."""
+  timed: dict[Path | ModelConfig, Results] = {}
+  for run, results in found.items():
+    if results.all("sentences_per_second"):
+      timed[run] = results
+      timed.setdefault(_model(run), results)
+  return timed
+
+
+def _model(run: Path) -> ModelConfig:
+  return checkpoint.read_config(run).model
 
 
 def _described(run: Path, results: Results, kinds: dict[str, str]) -> dict:
@@ -189,6 +207,12 @@ def _decoding(results: Results, method: str | None) -> dict:
       row[f"{name}_{field}"] = found.get(field)
   for name in ("bound", "eq3"):
     row[name] = results.find(name, method=method).get("value")
+  return row
+
+
+def _speeds(results: Results, method: str | None) -> dict:
+  """Sentences per second with one method, by batch size."""
+  row = {}
   for size in results.distinct("batch_size"):
     found = results.find("sentences_per_second", method=method, batch_size=size)
     row[f"{SPEED}{size}"] = found.get("value")

@@ -55,7 +55,9 @@ class Study:
     stages.append(self._bleu())
     stages += [self._likelihood(name) for name in runs]
     stages += [self._likelihood_of_checkpoints(name) for name in runs if scored]
-    stages += [self._benchmark(name) for name in runs]
+    # What a model was trained on does not change its speed.
+    raw = [name for name, run in runs.items() if not run.distilled]
+    stages += [self._benchmark(name) for name in raw]
     return [*stages, self._analyze()]
 
   @property

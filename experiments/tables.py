@@ -235,7 +235,8 @@ def speed(rows: list[dict]) -> Table:
   notes = [
     "sentences/s at n: n sentences decoded at once, compilation apart, on"
     f" {devices}." + (f" Speed-up: over {over} with beam4." if over else ""),
-    "delta<k>: k refinements. MB: parameters on disk.",
+    "delta<k>: k refinements. MB: parameters on disk. Of models that differ"
+    " only in their training data, one may have been measured for all.",
   ]
   return Table("Table 4: speed and size", columns, rows, notes)
 
