@@ -7,7 +7,12 @@ Batches(prepared.store("train"), batch_tokens)[step]       -> Batch
 length_batches(x, y, batch_tokens=...)     evaluation: each pair exactly once
 """
 
-from latentnmt.data.batches import Batches, TokenStore, length_batches
+from latentnmt.data.batches import (
+  Batches,
+  TokenStore,
+  few_shapes,
+  length_batches,
+)
 from latentnmt.data.corpora import (
   SPLITS,
   Corpus,
@@ -41,6 +46,7 @@ __all__ = [
   "Published",
   "TokenStore",
   "embedded",
+  "few_shapes",
   "grammar",
   "grammar_log_prob",
   "grammar_translations",

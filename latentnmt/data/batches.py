@@ -149,6 +149,15 @@ class Batches:
     return self._store.gather(ids, source, target)
 
 
+def few_shapes(sequences: int) -> int:
+  """How many shapes to translate so many sequences in, 8 at most.
+
+  A shape more costs a compilation, which is worth what it saves in padding
+  from about 300 sequences on.
+  """
+  return min(max(-(-sequences // 300), 1), 8)
+
+
 def length_batches(
   x: Sequence,
   y: Sequence | None = None,

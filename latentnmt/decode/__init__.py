@@ -40,11 +40,6 @@ from latentnmt.types import (
   Tokens,
 )
 
-# A shape more costs a compilation, which is worth its saving in padding from
-# about so many lines on.
-_LINES_PER_SHAPE = 300
-_MAX_SHAPES = 8
-
 __all__ = [
   "Beam",
   "Bound",
@@ -194,9 +189,10 @@ def translate_corpus(
   """
   x = encode_lines(model, tokenizer, lines, truncate)
   number = np.array([i for i, ids in enumerate(x) if ids != [EOS]], int)
-  shapes = min(-(-len(number) // _LINES_PER_SHAPE), _MAX_SHAPES)
   batches = data.length_batches(
-    [x[i] for i in number], batch_tokens=batch_tokens, max_shapes=shapes
+    [x[i] for i in number],
+    batch_tokens=batch_tokens,
+    max_shapes=data.few_shapes(len(number)),
   )
   key = jax.random.key(0) if key is None else key
 

@@ -59,8 +59,10 @@ def delta(
   """`lengths` times `samples` candidates for int32[B, S]; see `Delta`."""
   _check(model, method, score)
   source, length, log_pl = _propose(model, method.lengths, params, x)
-  # The one place where the host looks: how long the longest candidate is.
-  t_max = _padded_length(int(jnp.max(length)), model.length_multiple)
+  # The one place where the host looks: how long the longest candidate is. Not
+  # below S, so that batches of one shape nearly always share their program.
+  longest = max(int(jnp.max(length)), x.shape[1])
+  t_max = _padded_length(longest, model.length_multiple)
   # One program for any number of steps, whoever ranks the candidates.
   start = dataclasses.replace(method, steps=0, teacher=False)
   tokens, scores = _refine(
@@ -75,7 +77,6 @@ def delta(
 
 def _padded_length(longest: int, multiple: int) -> int:
   """8, 16, 24, 32, 48, 64, 96 ... such that `multiple` divides it."""
-  longest = max(longest, 1)
   quarter = 1 << max((longest - 1).bit_length() - 2, 0)
   return round_up(longest, math.lcm(max(_LENGTH_STEP, quarter), multiple))
 

@@ -19,7 +19,8 @@ from latentnmt.types import (
   Params,
 )
 
-_SHAPES = 4  # of batches of lines, at most
+# What a sentence's score costs, in samples, for each translation it would take.
+_SAMPLES_A_TRANSLATION = 50
 
 
 def log_likelihood_lines(
@@ -63,8 +64,12 @@ def log_likelihood_lines(
       number of targets than of sources.
   """
   score = functools.partial(log_likelihood, samples=samples, chunk=chunk)
-  x, y = _encode(model, tokenizer, sources, targets, truncate)
-  return _score(score, model, params, x, y, key, batch_tokens, progress)
+  batches = _batches(
+    *_encode(model, tokenizer, sources, targets, truncate),
+    batch_tokens,
+    samples,
+  )
+  return _score(score, model, params, batches, key, progress)
 
 
 def annealed_lines(
@@ -97,8 +102,12 @@ def annealed_lines(
     leapfrog=leapfrog,
     chunk=chunk,
   )
-  x, y = _encode(model, tokenizer, sources, targets, truncate)
-  return _score(score, model, params, x, y, key, batch_tokens, progress)
+  batches = _batches(
+    *_encode(model, tokenizer, sources, targets, truncate),
+    batch_tokens,
+    temperatures * chains * leapfrog,
+  )
+  return _score(score, model, params, batches, key, progress)
 
 
 def _encode(model, tokenizer, sources, targets, truncate: bool):
@@ -112,22 +121,27 @@ def _encode(model, tokenizer, sources, targets, truncate: bool):
   )
 
 
-def _score(score, model, params, x, y, key, batch_tokens: int, progress):
+def _batches(x, y, batch_tokens: int, samples: int) -> list:
+  """Every pair once; the more samples, the more shapes are worth their price.
+
+  Each shape is one more program to compile, and padding costs time K times.
+  """
+  shapes = data.few_shapes(len(x) * samples // _SAMPLES_A_TRANSLATION)
+  return data.length_batches(x, y, batch_tokens=batch_tokens, max_shapes=shapes)
+
+
+def _score(score, model, params, batches: list, key, progress):
   """What score(model, params, batch, keys) gives each of n pairs of ids."""
   mesh = sharding.mesh(jax.local_devices())
   params = jax.device_put(params, sharding.replicated(mesh))
-  # Each shape is one more program to compile, and padding costs time K times.
-  batches = data.length_batches(
-    x, y, batch_tokens=batch_tokens, max_shapes=_SHAPES
-  )
   parts = []
   for ids, batch in progress(batches) if progress else batches:
     batch, rows = sharding.put((batch, np.maximum(ids, 0)), mesh)
     estimate = score(model, params, batch, fold_in_each(key, rows))
     parts.append((ids, jax.device_get(estimate)))
   order = np.concatenate([ids for ids, _ in parts])
-  _, first = np.unique(order, return_index=True)
-  first = first[-len(x) :]  # without the empty rows' id, -1
+  number, first = np.unique(order, return_index=True)
+  first = first[number >= 0]  # an empty row's is -1
   return jax.tree.map(
     lambda *values: np.concatenate(values)[first], *(e for _, e in parts)
   )

@@ -8,7 +8,7 @@ import jax
 
 from latentnmt import decode, metrics, objectives, sharding
 from latentnmt.config import AutoregressiveConfig, TrainConfig
-from latentnmt.data import PreparedData, length_batches
+from latentnmt.data import PreparedData, few_shapes, length_batches
 from latentnmt.train.step import DEV, step_key
 from latentnmt.types import Params
 
@@ -42,9 +42,10 @@ class Dev:
     self._batch_tokens = train.batch_tokens
     x = self._tokenizer.encode(self._sources)
     y = self._tokenizer.encode(self._targets)
-    # Two shapes: the terms are quick to compute and slow to compile.
+    # The terms are quick to compute and slow to compile.
+    shapes = min(few_shapes(len(x)), 2)
     batches = length_batches(
-      x, y, batch_tokens=self._batch_tokens, max_shapes=2
+      x, y, batch_tokens=self._batch_tokens, max_shapes=shapes
     )
     self._batches = [batch for _, batch in batches]
     self._progress = functools.partial(progress, desc="dev", leave=False)
