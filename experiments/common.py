@@ -21,6 +21,7 @@ import json
 import os
 from pathlib import Path
 import platform
+import signal
 import sys
 from typing import Any
 import zlib
@@ -86,13 +87,13 @@ def checkpoint_steps(run) -> list[int]:
   return [checkpoint.find_step(run, step)]
 
 
-def methods_flag():
+def methods_flag(required: bool = True):
   """The flag --methods: names of decoding methods."""
   flag = flags.DEFINE_list(
     "methods",
     None,
     "Decoding methods, for example greedy,beam4 or delta0,delta1-l3.",
-    required=True,
+    required=required,
   )
   flags.register_validator(flag, lambda names: names != [], "none is given")
   return flag
@@ -189,9 +190,26 @@ def run(main, jax: bool = True) -> None:
   "error: ..." on stderr and exit status 2, an interruption exit status 130;
   any other exception is a defect and keeps its traceback.
   """
-  for flag in flags.FLAGS.get_flags_for_module(__name__):
-    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-  app.run(lambda argv: _guarded(main, argv, jax), flags_parser=_parse_flags)
+  # What --help shows: also the flags that this and its like define.
+  for module, defined in flags.FLAGS.flags_by_module_dict().items():
+    if module.startswith("experiments."):
+      for flag in defined:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+  with _reader_may_leave():
+    app.run(lambda argv: _guarded(main, argv, jax), flags_parser=_parse_flags)
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+  """Ends the process in silence where nobody reads its output any more."""
+  try:
+    try:
+      yield
+    finally:
+      sys.stdout.flush()
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -4,26 +4,36 @@ r"""Replaces training targets by a teacher's translations of the sources.
     --data=runs/quickstart/data --out=runs/quickstart/data-distilled
 
 The result is prepared data like the original but for the training targets;
-its meta.json tells what made them. Translations are kept in `<out>.parts/`
-until all are there, so that a process cut off continues where it was, with
-the batches it had.
+its meta.json tells what made them, when, where and how fast. Translations are
+kept in `<out>.parts/` until all are there, so that a process cut off continues
+where it was, with the batches it had. All devices of a process share each
+batch.
+
+Several processes, on one host or on many that see the same folders, share the
+parts: start the command with --shard=0/8 to --shard=7/8, in any order and at
+any time. When they are through, the same command without --shard puts the
+parts together (and translates what is missing).
 
 Sources longer than what the teacher was trained on keep their reference:
 training leaves them out anyway.
 """
 
 from collections.abc import Iterator
+import datetime
 import hashlib
 import json
 from pathlib import Path
+import re
 import shutil
 import time
 
 from absl import flags
+import jax
 import numpy as np
 
 from experiments import common
-from latentnmt import checkpoint, config, data, decode
+import latentnmt
+from latentnmt import checkpoint, config, data, decode, sharding
 from latentnmt.types import InputError
 
 _RUN = common.run_flag("Run directory of the teacher.")
@@ -33,6 +43,11 @@ _OUT = flags.DEFINE_string(
   "out", None, "Prepared data directory to write.", required=True
 )
 _METHOD = flags.DEFINE_string("method", "beam4", "Decoding method.")
+_SHARD = flags.DEFINE_string(
+  "shard",
+  None,
+  "i/n: translate only part i, i + n, i + 2n and so on, with i from 0.",
+)
 _BATCH_TOKENS = common.batch_tokens_flag()
 _PART = 4096  # sentences, about, that are written at once
 
@@ -40,7 +55,7 @@ _PART = 4096  # sentences, about, that are written at once
 def main(argv):
   """Translates the training sources and writes the new data."""
   del argv
-  method = decode.parse_method(_METHOD.value)
+  method, shard = decode.parse_method(_METHOD.value), parse_shard(_SHARD.value)
   prepared = data.PreparedData.open(_DATA.value)
   provenance = _provenance(prepared, method)
   out = Path(_OUT.value)
@@ -51,15 +66,36 @@ def main(argv):
     return
   # The parts are the same only if the batches are.
   _claim(folder, {**provenance, "batch_tokens": _BATCH_TOKENS.value})
-  parts = list(_translate(prepared, method, provenance["step"], folder))
+  parts = list(_translate(prepared, method, provenance["step"], folder, shard))
+  if _SHARD.value:
+    print(
+      f"shard {_SHARD.value}: {len(parts):,} parts are in {folder}; when all"
+      " shards are through, the same without --shard puts them together."
+    )
+    return
   targets = prepared.targets("train")
   for part in parts:
     for i, line in zip(part["ids"], part["lines"], strict=True):
       targets[i] = line.replace("\n", " ")
   # Said before the data appear: once they do, nothing here is run again.
-  _report(provenance, len(targets), parts)
-  data.with_targets(prepared, out, targets, provenance)
+  about = _report(provenance, len(targets), parts)
+  data.with_targets(prepared, out, targets, provenance, about)
   shutil.rmtree(folder)
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+  """(i, n) of "i/n"; (0, 1), which is everything, of None.
+
+  Raises:
+    InputError: for what is not of that form, or an i that is not below n.
+  """
+  if text is None:
+    return 0, 1
+  numbers = re.fullmatch(r"(\d+)/(\d+)", text)
+  number, count = map(int, numbers.groups()) if numbers else (0, 0)
+  if number >= count:
+    raise InputError(f"--shard={text}; give i/n with i from 0 to n - 1.")
+  return number, count
 
 
 def _provenance(prepared: data.PreparedData, method: decode.Method) -> dict:
@@ -108,31 +144,41 @@ def _check_same(path: Path, old: dict, new: dict) -> None:
 
 
 def _translate(
-  prepared: data.PreparedData, method: decode.Method, step: int, folder: Path
+  prepared: data.PreparedData,
+  method: decode.Method,
+  step: int,
+  folder: Path,
+  shard: tuple[int, int],
 ) -> Iterator[dict]:
-  """Every part, "ids", "lines" and "seconds", those not yet there made now."""
-  model, params, tokenizer = checkpoint.load(_RUN.value, step)
+  """Every part of a shard, those not yet there made now.
+
+  A part has "ids", "lines", the "seconds" they took and on which "device".
+  """
+  translate, tokenizer = _translator(method, step)
   limit = checkpoint.read_config(_RUN.value).train.max_length
   encoded = tokenizer.encode(prepared.sources("train"))
   short = [i for i, tokens in enumerate(encoded) if len(tokens) <= limit]
   batches = data.length_batches(
     [encoded[i] for i in short], batch_tokens=_BATCH_TOKENS.value
   )
-  with common.progress(
-    total=len(short), desc="distill", unit="sentence"
-  ) as bar:
-    for number, group in enumerate(_grouped(batches)):
-      path = folder / f"{number:05d}.json"
+  index, count = shard
+  planned = {}
+  for number, group in enumerate(_grouped(batches)):
+    if number % count == index:
       ids = [short[i] for rows, _ in group for i in rows[rows >= 0]]
+      planned[folder / f"{number:05d}.json"] = ids, group
+  total = sum(len(ids) for ids, _ in planned.values())
+  with common.progress(total=total, desc="distill", unit="sentence") as bar:
+    for path, (ids, group) in planned.items():
       part = common.read_json(path)
       if part is None:
         part = {"ids": ids, "lines": []}
         start = time.monotonic()
         for rows, x in group:
-          tokens = decode.translate(model, params, x, method).tokens[:, 0]
-          part["lines"] += tokenizer.decode(np.asarray(tokens)[rows >= 0])
+          part["lines"] += tokenizer.decode(translate(x)[rows >= 0])
           bar.update(int(np.sum(rows >= 0)))
         part["seconds"] = time.monotonic() - start
+        part["device"] = common.device_description()
         common.write_json(path, part)
       elif sorted(part["ids"]) == sorted(ids):
         bar.update(len(ids))
@@ -142,6 +188,24 @@ def _translate(
           f" {folder}."
         )
       yield part
+
+
+def _translator(method: decode.Method, step: int):
+  """A function from int32[B, S] to int32[B, T], and the tokenizer."""
+  mesh = sharding.mesh(jax.local_devices())
+  model, params, tokenizer = checkpoint.load(_RUN.value, step)
+  params = jax.device_put(params, sharding.replicated(mesh))
+
+  def translate(x: np.ndarray) -> np.ndarray:
+    if len(x) % mesh.size:
+      raise InputError(
+        f"{mesh.size} devices cannot share the {len(x)} rows of a batch; use a"
+        " number of devices that divides 8."
+      )
+    x = sharding.put(x, mesh)
+    return np.asarray(decode.translate(model, params, x, method).tokens[:, 0])
+
+  return translate, tokenizer
 
 
 def _grouped(batches: list) -> Iterator[list]:
@@ -157,14 +221,19 @@ def _grouped(batches: list) -> Iterator[list]:
     yield group
 
 
-def _report(provenance: dict, pairs: int, parts: list[dict]) -> None:
-  """Says how fast it went, here and in the teacher's results."""
+def _report(provenance: dict, pairs: int, parts: list[dict]) -> dict:
+  """Says how fast it went, here and in the teacher's results.
+
+  Returns:
+    What is to be known of the translations, but does not determine them.
+  """
   translated = sum(len(part["ids"]) for part in parts)
   rate = translated / sum(part["seconds"] for part in parts)
+  devices = sorted({part.get("device", "unknown") for part in parts})
   print(
     f"{translated:,} of {pairs:,} training sources translated by"
-    f" {provenance['method']}, {rate:.1f} sentences/s with compilation;"
-    f" {pairs - translated:,} too long ones keep their reference."
+    f" {provenance['method']}, {rate:.1f} sentences/s a process with"
+    f" compilation; {pairs - translated:,} too long ones keep their reference."
   )
   row = {
     "metric": "sentences_per_second",
@@ -172,9 +241,24 @@ def _report(provenance: dict, pairs: int, parts: list[dict]) -> None:
     "split": "train",
     "method": provenance["method"],
     "step": provenance["step"],
-    "device": common.device_description(),
+    "device": ", ".join(devices),
   }
   checkpoint.append_result(_RUN.value, row)
+  return {
+    "signature": signature(provenance),
+    "date": datetime.date.today().isoformat(),
+    "translated": translated,
+    "kept": pairs - translated,
+    "sentences_per_second": round(rate, 1),
+    "devices": devices,
+  }
+
+
+def signature(provenance: dict) -> str:
+  """One line that tells what made the targets, as sacreBLEU's does of BLEU."""
+  versions = {"latentnmt": latentnmt.__version__, "jax": jax.__version__}
+  parts = {**provenance, **versions}
+  return "|".join(f"{name}:{value}" for name, value in parts.items())
 
 
 if __name__ == "__main__":

@@ -1,107 +1,27 @@
 """Recipes: one table of corpus, models, training, decoding and expectations.
 
-`python -m experiments.study --recipe=NAME` runs one. Times are for two cores
-of a CPU, without installation; `tiny` is what the tests run.
+`python -m experiments.study --recipe=NAME` runs one. `tiny` is what the tests
+run; the paper's language pairs are written in `pairs`. Times are without
+installation.
 """
 
-from collections.abc import Mapping
 import dataclasses
 
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """A model to train, translate with and score.
-
-  Attributes:
-    preset: name in `zoo`.
-    settings: changes of the preset and of the training, "field=value".
-    methods: decoding methods, as `translate --methods` takes them.
-    distilled: train on the teacher's translations, not on the references.
-    warm_start: start from the teacher's embedding, encoder and decoder.
-  """
-
-  preset: str
-  settings: tuple[str, ...]
-  methods: tuple[str, ...]
-  distilled: bool = False
-  warm_start: bool = False
-
-  @property
-  def steps(self) -> int:
-    """Training steps, by the last setting that names them."""
-    name = "train.steps="
-    found = [s.removeprefix(name) for s in self.settings if s.startswith(name)]
-    return int(found[-1])
-
-  @property
-  def quick_method(self) -> str:
-    """What dev BLEU is measured with: one cheap pass."""
-    return "greedy" if self.methods[0] == "greedy" else "delta1"
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-  """A study from text to table.
-
-  Attributes:
-    summary: what it shows.
-    corpus: as `preprocess --corpus` takes it.
-    vocab_size: V, pieces of the shared vocabulary.
-    runs: name to run, in order; the run "teacher" comes before any that
-      trains on distilled data.
-    seconds: expected time of each stage by its name, or by its first word for
-      all stages of that kind.
-    expected: the numbers to expect, for people.
-    prepare: further flags of `preprocess`, by name.
-    distill: the teacher's decoding method.
-    samples: K, samples of the posterior per likelihood.
-    checkpoint_samples: K of the likelihood of every kept checkpoint on dev;
-      0 for a study that does not score them.
-    batch_sizes: sentences decoded at once in the benchmark.
-  """
-
-  summary: str
-  corpus: str
-  vocab_size: int
-  runs: Mapping[str, Run]
-  seconds: Mapping[str, float]
-  expected: str
-  prepare: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  distill: str = "beam4"
-  samples: int = 100
-  checkpoint_samples: int = 0
-  batch_sizes: tuple[int, ...] = (1, 32)
-
-  def stage_seconds(self, stage: str) -> float:
-    """Expected seconds of a stage, by its name or else by its kind."""
-    return self.seconds.get(stage, self.seconds.get(stage.split()[0], 0.0))
-
-
-def _steps(steps: int, evaluations: int) -> tuple[str, ...]:
-  """Training for `steps` steps with so many dev evaluations on the way."""
-  return (
-    f"train.steps={steps}",
-    f"train.eval_every={steps // evaluations}",
-  )
-
-
-def _longer(run: Run, steps: int, evaluations: int, *settings: str) -> Run:
-  """The same run trained for longer: of settings given twice the last wins."""
-  settings = run.settings + _steps(steps, evaluations) + settings
-  return dataclasses.replace(run, settings=settings)
-
-
-def _raw_and_distilled(name: str, run: Run) -> dict[str, Run]:
-  return {
-    f"{name}-raw": run,
-    f"{name}-distilled": dataclasses.replace(run, distilled=True),
-  }
-
+from experiments.pairs import PAIRS, TATOEBA
+from experiments.recipe import (
+  Recipe,
+  Run,
+  kept,
+  longer,
+  raw_and_distilled,
+  refined,
+  steps,
+)
 
 _TEACHER = Run(
   "transformer_tiny",
   (
-    *_steps(360, 1),
+    *steps(360, 1),
     "train.max_length=40",
     "train.max_shapes=4",
     "train.warmup=200",
@@ -116,7 +36,7 @@ _TEACHER = Run(
 _GAUSS = Run(
   "gauss_tiny",
   (
-    *_steps(200, 1),
+    *steps(200, 1),
     "train.batch_tokens=2048",
     "train.max_length=40",
     "train.shapes=((16, 12), (24, 20), (40, 40))",
@@ -143,8 +63,8 @@ _QUICKSTART = Recipe(
   vocab_size=4000,
   runs={
     "teacher": _TEACHER,
-    **_raw_and_distilled("gauss", _GAUSS),
-    **_raw_and_distilled("flow", _FLOW),
+    **raw_and_distilled("gauss", _GAUSS),
+    **raw_and_distilled("flow", _FLOW),
   },
   seconds={
     "preprocess": 4,
@@ -162,29 +82,16 @@ _QUICKSTART = Recipe(
 )
 
 
-def _kept(run: Run, steps: int, checkpoints: int, *settings: str) -> Run:
-  """As `_longer`, with a checkpoint kept at each dev evaluation."""
-  kept = f"train.keep_every={steps // checkpoints}"
-  return _longer(run, steps, checkpoints, kept, *settings)
-
-
-def _refined(run: Run) -> Run:
-  """With every number of refinements in the paper's tables."""
-  return dataclasses.replace(
-    run, methods=tuple(f"delta{k}" for k in (0, 1, 2, 4, 8))
-  )
-
-
 _LONGER = ("train.warmup=150", "train.kl_start=100", "train.kl_ramp=300")
 _EMBEDDED = dataclasses.replace(
   _QUICKSTART,
   summary="As quickstart, trained for longer.",
   runs={
-    "teacher": _kept(
+    "teacher": kept(
       _TEACHER, 800, 8, "train.max_length=64", "train.max_shapes=5"
     ),
-    **_raw_and_distilled("gauss", _refined(_kept(_GAUSS, 720, 8, *_LONGER))),
-    **_raw_and_distilled("flow", _refined(_kept(_FLOW, 720, 8, *_LONGER))),
+    **raw_and_distilled("gauss", refined(kept(_GAUSS, 720, 8, *_LONGER))),
+    **raw_and_distilled("flow", refined(kept(_FLOW, 720, 8, *_LONGER))),
   },
   seconds={
     **_QUICKSTART.seconds,
@@ -207,7 +114,7 @@ _EMBEDDED = dataclasses.replace(
 _ANY_LENGTH = ("train.max_length=64", "train.shapes=()")
 # A KL term that comes slowly, rather than a budget, keeps the latents open
 # here: what is compared with the truth is trained on the bound itself.
-_GRAMMAR_GAUSS = _longer(
+_GRAMMAR_GAUSS = longer(
   dataclasses.replace(_GAUSS, warm_start=False),
   900,
   3,
@@ -225,7 +132,7 @@ _GRAMMAR = Recipe(
     # Smoothing would cost the likelihood that is compared with the truth, and
     # dev BLEU, against one of many valid references, would choose an early
     # checkpoint: there is but the last.
-    "teacher": _longer(
+    "teacher": longer(
       _TEACHER,
       800,
       1,
@@ -260,13 +167,13 @@ _NARROW = (
   "train.batch_tokens=512",
   "train.log_every=2",
 )
-_TINY_GAUSS = _kept(_GAUSS, 4, 2, *_NARROW, "model.channels=4")
+_TINY_GAUSS = kept(_GAUSS, 4, 2, *_NARROW, "model.channels=4")
 _TINY = dataclasses.replace(
   _GRAMMAR,
   summary="Every stage on next to nothing, for the tests.",
   runs={
-    "teacher": _kept(_TEACHER, 4, 2, *_NARROW),
-    **_raw_and_distilled(
+    "teacher": kept(_TEACHER, 4, 2, *_NARROW),
+    **raw_and_distilled(
       "gauss", dataclasses.replace(_TINY_GAUSS, methods=("delta0", "delta2"))
     ),
   },
@@ -290,9 +197,53 @@ _TINY = dataclasses.replace(
   batch_sizes=(1, 2),
 )
 
+# Sentences of about ten tokens, few above twenty. A flow is initialised from
+# data at step 150: each of the checkpoints is after that.
+_TATOEBA_STUDENT = (
+  "train.warmup=200",
+  "train.kl_start=150",
+  "train.kl_ramp=600",
+  "train.shapes=((12, 12), (20, 20), (40, 40))",
+)
+_TATOEBA_CPU = Recipe(
+  summary="As tatoeba_deen, tiny models on 40,000 pairs, in three hours.",
+  corpus=None,
+  train_pairs=40_000,
+  vocab_size=4000,
+  runs={
+    "teacher": kept(_TEACHER, 1600, 8),
+    **raw_and_distilled(
+      "gauss", refined(kept(_GAUSS, 1600, 8, *_TATOEBA_STUDENT))
+    ),
+    **raw_and_distilled(
+      "flow", refined(kept(_FLOW, 1600, 8, *_TATOEBA_STUDENT))
+    ),
+  },
+  seconds={
+    "preprocess": 30,
+    "train teacher": 1000,
+    "distill": 500,
+    "train": 1200,
+    "translate": 90,
+    "translate-checkpoints": 120,
+    "bleu": 250,
+    "likelihood": 200,
+    "likelihood-of-checkpoints": 200,
+    "benchmark": 25,
+    "analyze": 30,
+  },
+  expected="teacher at least 15 BLEU",
+  hardware="two cores (estimated from the stages of `embedded`)",
+  samples=200,
+  checkpoint_samples=20,
+)
+
 RECIPES: dict[str, Recipe] = {
   "quickstart": _QUICKSTART,
   "embedded": _EMBEDDED,
   "grammar": _GRAMMAR,
+  "tatoeba_deen": TATOEBA,
+  "tatoeba_deen_cpu": _TATOEBA_CPU,
+  **PAIRS,
   "tiny": _TINY,
 }

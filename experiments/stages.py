@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from experiments.recipes import Recipe
+from experiments.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,21 +34,24 @@ class Study:
     folder: where everything goes.
     data: prepared data of the user's own; None for the recipe's corpus.
     truncate: cut test sentences that are longer than a model takes.
+    text: text of the user's own, to be prepared instead of the recipe's
+      corpus.
   """
 
   recipe: Recipe
   folder: Path
   data: Path | None = None
   truncate: bool = False
+  text: Path | None = None
 
   def stages(self) -> list[Stage]:
     """All stages, in the order in which they run."""
     runs = self.recipe.runs
     stages = [] if self.data else [self._preprocess()]
-    for name, run in runs.items():
-      if run.distilled and not any(s.name == "distill" for s in stages):
-        stages.append(self._distill())
-      stages.append(self._train(name))
+    for name in runs:
+      for stage in self._training(name):
+        if stage not in stages:  # twins share a sweep
+          stages.append(stage)
     scored = bool(self.recipe.checkpoint_samples)
     stages += [self._translate(name) for name in runs]
     stages += [self._translate_checkpoints(name) for name in runs if scored]
@@ -60,8 +63,16 @@ class Study:
     stages += [self._benchmark(name) for name in raw]
     return [*stages, self._analyze()]
 
+  def _training(self, name: str) -> list[Stage]:
+    """What a run is trained by, stages that other runs have too among it."""
+    run = self.recipe.runs[name]
+    distill = [self._distill()] if run.distilled else []
+    sweep = [self._sweep(name)] if self.recipe.sweep else []
+    return [*distill, *sweep, self._train(name)]
+
   @property
-  def _raw(self) -> Path:
+  def prepared(self) -> Path:
+    """Where the prepared data are, or will be."""
     return self.data or self.folder / "data"
 
   @property
@@ -96,28 +107,62 @@ class Study:
     )
 
   def _preprocess(self) -> Stage:
+    recipe = self.recipe
+    options = {} if self.text else dict(recipe.prepare)
+    if recipe.train_pairs:
+      options["train_pairs"] = recipe.train_pairs
     return self._stage(
       "preprocess",
       "preprocess",
-      inputs=[],
-      outputs=[self._raw / "meta.json"],
-      corpus=self.recipe.corpus,
-      out=self._raw,
-      vocab_size=self.recipe.vocab_size,
-      **self.recipe.prepare,
+      inputs=[self.text] if self.text else [],
+      outputs=[self.prepared / "meta.json"],
+      corpus=self.text or recipe.corpus,
+      out=self.prepared,
+      vocab_size=recipe.vocab_size,
+      **options,
+    )
+
+  def _chosen(self, name: str) -> Path:
+    """Where the sweep of a run's preset says what it chose."""
+    preset = self.recipe.runs[name].preset
+    return self.folder / "sweep" / f"{preset}.json"
+
+  def _start(self, name: str) -> tuple[list[Path], dict]:
+    """What a run of the recipe starts from, and the flags that say so."""
+    if not self.recipe.runs[name].warm_start:
+      return [], {}
+    return [self._trained("teacher")], {"warm_start": self.folder / "teacher"}
+
+  def _sweep(self, name: str) -> Stage:
+    run, sweep = self.recipe.runs[name], self.recipe.sweep
+    inputs, options = self._start(name)
+    return self._stage(
+      f"sweep {run.preset}",
+      "sweep",
+      inputs=[self.prepared / "meta.json", *inputs],
+      outputs=[self._chosen(name)],
+      data=self.prepared,
+      out=self._chosen(name),
+      preset=run.preset,
+      set=run.settings + sweep.settings,
+      grid=tuple(
+        f"{field}={','.join(map(str, values))}"
+        for field, values in sweep.grid.items()
+      ),
+      **options,
     )
 
   def _train(self, name: str) -> Stage:
     run = self.recipe.runs[name]
-    data = self._distilled if run.distilled else self._raw
-    inputs, options = [data / "meta.json"], {}
-    if run.warm_start:
-      inputs.append(self._trained("teacher"))
-      options["warm_start"] = self.folder / "teacher"
+    data = self._distilled if run.distilled else self.prepared
+    inputs, options = self._start(name)
+    if self.recipe.sweep:
+      inputs.append(self._chosen(name))
+      options["settings_from"] = self._chosen(name)
     return self._stage(
       f"train {name}",
       "train",
-      inputs=inputs,
+      inputs=[data / "meta.json", *inputs],
       outputs=[self._trained(name)],
       run=self.folder / name,
       data=data,
@@ -130,10 +175,10 @@ class Study:
     return self._stage(
       "distill",
       "distill",
-      inputs=[self._raw / "meta.json", self._trained("teacher")],
+      inputs=[self.prepared / "meta.json", self._trained("teacher")],
       outputs=[self._distilled / "meta.json"],
       run=self.folder / "teacher",
-      data=self._raw,
+      data=self.prepared,
       out=self._distilled,
       method=self.recipe.distill,
     )
@@ -142,10 +187,10 @@ class Study:
     return self._stage(
       f"translate {name}",
       "translate",
-      inputs=[self._raw / "meta.json", self._trained(name)],
+      inputs=[self.prepared / "meta.json", self._trained(name)],
       outputs=self._hypotheses(name),
       run=self.folder / name,
-      data=self._raw,
+      data=self.prepared,
       methods=",".join(self.recipe.runs[name].methods),
       **self._cut,
     )
@@ -155,24 +200,24 @@ class Study:
     for name in runs:
       inputs += self._hypotheses(name)
       if self.recipe.checkpoint_samples:
-        inputs += self._of_last_checkpoint(name)
+        inputs.append(self._of_checkpoints(name))
     return self._stage(
       "bleu",
       "evaluate_bleu",
       inputs=inputs,
       outputs=self._results(),
       run=tuple(self.folder / name for name in runs),
-      data=self._raw,
+      data=self.prepared,
     )
 
   def _likelihood(self, name: str) -> Stage:
     return self._stage(
       f"likelihood {name}",
       "evaluate_likelihood",
-      inputs=[self._raw / "meta.json", self._trained(name)],
+      inputs=[self.prepared / "meta.json", self._trained(name)],
       outputs=[self.folder / name / "results.jsonl"],
       run=self.folder / name,
-      data=self._raw,
+      data=self.prepared,
       samples=self.recipe.samples,
       **self._cut,
     )
@@ -180,20 +225,19 @@ class Study:
   # How BLEU and likelihood go together in training is seen on dev sentences:
   # what is looked at so often is no test set any more.
 
-  def _of_last_checkpoint(self, name: str) -> list[Path]:
-    run = self.recipe.runs[name]
-    stem = f"dev.{run.quick_method}.step{run.steps}"
-    folder = self.folder / name / "hypotheses"
-    return [folder / f"{stem}.{kind}" for kind in ("txt", "json")]
+  def _of_checkpoints(self, name: str) -> Path:
+    """Says which checkpoints were translated with: early stopping decides."""
+    method = self.recipe.runs[name].quick_method
+    return self.folder / name / "hypotheses" / f"dev.{method}.kept.json"
 
   def _translate_checkpoints(self, name: str) -> Stage:
     return self._stage(
       f"translate-checkpoints {name}",
       "translate",
-      inputs=[self._raw / "meta.json", self._trained(name)],
-      outputs=self._of_last_checkpoint(name),
+      inputs=[self.prepared / "meta.json", self._trained(name)],
+      outputs=[self._of_checkpoints(name)],
       run=self.folder / name,
-      data=self._raw,
+      data=self.prepared,
       split="dev",
       checkpoint="kept",
       methods=self.recipe.runs[name].quick_method,
@@ -203,10 +247,10 @@ class Study:
     return self._stage(
       f"likelihood-of-checkpoints {name}",
       "evaluate_likelihood",
-      inputs=[self._raw / "meta.json", self._trained(name)],
+      inputs=[self.prepared / "meta.json", self._trained(name)],
       outputs=[self.folder / name / "results.jsonl"],
       run=self.folder / name,
-      data=self._raw,
+      data=self.prepared,
       split="dev",
       checkpoint="kept",
       samples=self.recipe.checkpoint_samples,
@@ -217,10 +261,10 @@ class Study:
     return self._stage(
       f"benchmark {name}",
       "benchmark",
-      inputs=[self._raw / "meta.json", self._trained(name)],
+      inputs=[self.prepared / "meta.json", self._trained(name)],
       outputs=[self.folder / name / "results.jsonl"],
       run=self.folder / name,
-      data=self._raw,
+      data=self.prepared,
       methods=",".join(self.recipe.runs[name].methods),
       batch_sizes=",".join(map(str, self.recipe.batch_sizes)),
     )
@@ -257,16 +301,14 @@ def check_lengths(recipe: Recipe, path: Path, truncate: bool) -> None:
     InputError: names the split, the side and the first line.
   """
   # JAX comes with these: only studies of one's own data wait for it.
-  from latentnmt import config, zoo
+  from experiments.training import experiment_config
   from latentnmt.data import PreparedData
   from latentnmt.types import InputError
 
   prepared = PreparedData.open(path)
-  limits = {}
+  limits, vocab_size = {}, prepared.tokenizer.vocab_size
   for name, run in recipe.runs.items():
-    model = zoo.config(run.preset, vocab_size=prepared.tokenizer.vocab_size)
-    full = config.ExperimentConfig(model, config.TrainConfig())
-    full = config.override(full, *run.settings)
+    full = experiment_config(run.preset, vocab_size, run.settings)
     limits[name] = full.model.transformer.max_length
   name = min(limits, key=limits.get)
   sides = [("dev", "source", 0)]

@@ -26,7 +26,8 @@ from typing import IO
 from absl import flags
 
 from experiments import common
-from experiments.recipes import RECIPES, Recipe
+from experiments.recipe import Recipe
+from experiments.recipes import RECIPES
 from experiments.stages import Stage, Study, check_lengths
 
 _RECIPE = flags.DEFINE_enum(
@@ -42,7 +43,8 @@ _STUDY = flags.DEFINE_string(
   "study", None, "Name of this study's folder in --out; default the recipe's."
 )
 _DATA = common.data_flag(
-  "Prepared data directory, instead of the recipe's own corpus.",
+  "Data of your own instead of the recipe's corpus: a folder of parallel text"
+  " or a manythings file, which `preprocess` is given, or prepared data.",
   required=False,
 )
 _TRUNCATE = flags.DEFINE_bool(
@@ -151,7 +153,11 @@ def _say(line: str) -> None:
 
 
 def _clock(seconds: float) -> str:
-  return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+  """12:34, and from an hour on 1:23:45."""
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, rest = divmod(minutes, 60)
+  clock = f"{rest:02d}:{seconds:02d}"
+  return f"{hours}:{clock}" if hours else f"{minutes}:{seconds:02d}"
 
 
 @contextlib.contextmanager
@@ -204,8 +210,8 @@ def summary(name: str, recipe: Recipe, stages: list[Stage]) -> str:
   """What a recipe does, how long it takes and what is to be expected."""
   seconds = sum(stage.seconds for stage in stages)
   return (
-    f"{name}: {recipe.summary} About {_clock(seconds)} on two cores in all;"
-    f" expected: {recipe.expected}."
+    f"{name}: {recipe.summary} About {_clock(seconds)} in all on"
+    f" {recipe.hardware}; expected: {recipe.expected}."
   )
 
 
@@ -221,17 +227,33 @@ def show(stages: list[Stage], record: Record) -> None:
     print("  writes", *stage.outputs)
 
 
+def _own_data(recipe: Recipe) -> tuple[Path | None, Path | None]:
+  """What --data names: prepared data, or else text."""
+  if _DATA.value is None:
+    if recipe.corpus is None:
+      common.fail(
+        f"--recipe={_RECIPE.value} has no corpus of its own; give --data, a"
+        " folder of train.de, train.en, dev.de and so on, a manythings file or"
+        " prepared data."
+      )
+    return None, None
+  path = Path(_DATA.value).resolve()
+  if not path.exists():
+    common.fail(f"--data={_DATA.value}: no such file or folder.")
+  prepared = (path / "meta.json").exists()
+  return (path, None) if prepared else (None, path)
+
+
 def main(argv):
   """Runs or shows the study that the flags ask for."""
   del argv
   recipe = RECIPES[_RECIPE.value]
   folder = Path(_OUT.value) / (_STUDY.value or _RECIPE.value)
-  data = Path(_DATA.value).resolve() if _DATA.value else None
-  if data and not (data / "meta.json").exists():
-    common.fail(f"{data} is no prepared data; the preprocess binary makes it.")
+  data, text = _own_data(recipe)
   if data:
     check_lengths(recipe, data, _TRUNCATE.value)
-  stages = Study(recipe, folder, data, _TRUNCATE.value).stages()
+  plan = Study(recipe, folder, data, _TRUNCATE.value, text)
+  stages = plan.stages()
   if _DRY_RUN.value:
     print(summary(_RECIPE.value, recipe, stages))
     show(stages, Record(folder))
@@ -244,7 +266,15 @@ def main(argv):
     if not all(map(record.finished, stages)):
       _say(summary(_RECIPE.value, recipe, stages))
     cache = common.compilation_cache() or folder.parent / "compilation_cache"
-    run_all(stages, record, lambda c: start_process(c, cache, lock))
+    # What comes with the package is known to fit.
+    fits = text is None and recipe.corpus in ("embedded", "grammar")
+
+    def start(command):
+      if not fits and command[0] != "preprocess":
+        check_lengths(recipe, plan.prepared, _TRUNCATE.value)
+      return start_process(command, cache, lock)
+
+    run_all(stages, record, start)
   if had_table:
     print((folder / "report.md").read_text(encoding="utf-8"))
   total = sum(record.seconds(stage) for stage in stages)

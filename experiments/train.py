@@ -8,43 +8,28 @@ On several hosts, start the same command on each with --coordinator=HOST:PORT
 the same --data and --run.
 """
 
-import dataclasses
-
 from absl import flags
 
-from experiments import common
-from latentnmt import sharding, zoo
-from latentnmt.config import (
-  CustomPriorConfig,
-  ExperimentConfig,
-  LatentConfig,
-  TrainConfig,
-  override,
-)
+from experiments import common, training
+from latentnmt import sharding
 from latentnmt.data import PreparedData
-from latentnmt.models import build
 from latentnmt.train import fit
 from latentnmt.types import InputError
 
 _RUN = common.run_flag()
 _DATA = common.data_flag()
 _SET = common.set_flag()
-_PRESET = flags.DEFINE_string(
-  "preset", None, f"One of {', '.join(zoo.names())}.", required=True
+_SETTINGS_FROM = flags.DEFINE_string(
+  "settings_from", None, "File of `sweep`: what it chose is set after --set."
 )
+_PRESET = training.preset_flag()
 _PRIOR = flags.DEFINE_string(
   "prior",
   None,
   "Prior of your own for a latent model, package.module:Class, built as"
   " Class(channels=C).",
 )
-_WARM_START = flags.DEFINE_string(
-  "warm_start",
-  None,
-  "Run to start from: of its best checkpoint, modules of the same name and"
-  " shapes are taken over, of a teacher by a student the embedding, encoder and"
-  " decoder. The vocabulary must be the same.",
-)
+_WARM_START = training.warm_start_flag()
 _TENSORBOARD = flags.DEFINE_bool(
   "tensorboard", False, "Also write TensorBoard events."
 )
@@ -69,8 +54,11 @@ def main(argv):
   else:
     common.refuse(["num_processes", "process_id"], "needs --coordinator")
   data = PreparedData.open(_DATA.value)
-  config = experiment_config(
-    _PRESET.value, data.tokenizer.vocab_size, _PRIOR.value, _SET.value
+  config = training.experiment_config(
+    _PRESET.value,
+    data.tokenizer.vocab_size,
+    [*_SET.value, *chosen_settings(_SETTINGS_FROM.value)],
+    _PRIOR.value,
   )
   try:
     fit(
@@ -85,26 +73,20 @@ def main(argv):
     common.fail(str(error))
 
 
-def experiment_config(
-  preset: str, vocab_size: int, prior: str | None, settings: list[str]
-) -> ExperimentConfig:
-  """The preset with its prior replaced, then the settings applied.
+def chosen_settings(path: str | None) -> list[str]:
+  """What `sweep` chose; nothing without a file.
 
   Raises:
-    InputError: for an unknown preset or field, or a prior that cannot be
-      built or given to a model without latents.
+    InputError: for a file that is missing, damaged or not of `sweep`.
   """
-  config = ExperimentConfig(
-    zoo.config(preset, vocab_size=vocab_size), TrainConfig(), preset=preset
-  )
-  if prior:
-    if not isinstance(config.model, LatentConfig):
-      raise InputError(f"{preset} has no latents, so it takes no --prior.")
-    model = dataclasses.replace(config.model, prior=CustomPriorConfig(prior))
-    config = dataclasses.replace(config, model=model)
-  config = override(config, *settings)
-  build(config.model)  # a prior that cannot be built says so now
-  return config
+  if path is None:
+    return []
+  found = common.read_json(path)
+  if not isinstance(found, dict) or "chosen" not in found:
+    raise InputError(
+      f"--settings_from={path}: no file of the sweep binary; run that first."
+    )
+  return found["chosen"]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ writes `<run>/hypotheses/<split>.<method>.txt`, one translation a line, for
 each method, and beside it a .json of what it is: the checkpoint's "step", the
 fingerprint of the "data", how many sources were "truncated". Where
 --checkpoint names a step, or asks for all that are kept, files are named
-`<split>.<method>.step<N>.txt`. Text of one's own: --input=FILE (or - for
+`<split>.<method>.step<N>.txt`; in the end `<split>.<method>.kept.json` lists
+the steps. Text of one's own: --input=FILE (or - for
 standard input), one method, to standard output or --output=FILE.
 
 Latent models choose among candidates, lengths x samples of the prior, by their
@@ -87,6 +88,11 @@ def main(argv):
       )
       about = {"step": step, "data": fingerprint, "truncated": truncated}
       _write(name, found.lines, about | teacher | _about(method, found))
+  if _CHECKPOINT.value == "kept":
+    for method in methods:
+      where = _RUN.value, _SPLIT.value, f"{method}.kept"
+      path = checkpoint.hypotheses_path(*where).with_suffix(".json")
+      common.write_json(path, {"steps": steps, "data": fingerprint})
 
 
 def _check_flags(methods: list[decode.Method]) -> None:

@@ -21,10 +21,14 @@ ROWS = [
   "testing closed_forms __init__",
 ]
 ROW = {name: i for i, names in enumerate(ROWS) for name in names.split()}
-BINARY_IMPORTS = {"common", "recipes", "stages"}
+BINARY_IMPORTS = {"common", "pairs", "recipe", "recipes", "stages", "training"}
 # What `analyze` is made of: none of these is a binary.
 BINARY_IMPORTS |= {"correlation", "page", "plots", "results", "tables"}
+BINARY_IMPORTS |= {"comparison", "findings", "paper", "sentences"}
+# What `benchmark` is made of.
+BINARY_IMPORTS |= {"floors", "peers", "speeds", "workloads"}
 LAZY = {"matplotlib", "tensorboardX", "tensorflow_datasets"}
+LAZY |= {"ctranslate2", "torch", "transformers"}
 MAX_LINES = 500  # the aim is 400
 
 

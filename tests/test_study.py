@@ -11,6 +11,7 @@ import time
 import pytest
 
 from experiments import stages, study
+from experiments.pairs import PAIRS
 from experiments.recipes import RECIPES
 from latentnmt import data
 from latentnmt.types import InputError
@@ -158,13 +159,36 @@ def test_dry_run_shows_every_stage_and_writes_nothing(tmp_path):
   assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_dry_run_of_a_pair_shows_all_its_stages(name, tmp_path, capsys):
+  stages = study.Study(RECIPES[name], tmp_path).stages()
+  study.show(stages, study.Record(tmp_path))
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 4 * len(stages)
+  for k, stage in enumerate(stages):
+    title, command, reads, writes = lines[4 * k : 4 * k + 4]
+    assert f"{stage.name}: to do, about " in title
+    assert command.startswith(f"  python -m experiments.{stage.command[0]} --")
+    assert reads.startswith("  reads ") and str(stage.outputs[0]) in writes
+  summary = study.summary(name, RECIPES[name], stages)
+  assert "one accelerator (estimated, not measured: " in summary
+
+
+def test_a_reader_that_leaves_ends_the_output_in_silence():
+  with start("--recipe=wmt14_en_de", "--dry_run") as process:
+    process.stdout.close()
+    assert process.stderr.read() == ""
+  assert process.returncode == 128 + signal.SIGPIPE
+
+
 @pytest.mark.parametrize(
   "arguments, message",
   [
     ([], "--recipe"),
-    (["--recipe=quick"], "<quickstart|embedded|grammar|tiny>"),
+    (["--recipe=quick"], "<quickstart|embedded|grammar|tatoeba_deen|"),
     (["--recipe=tiny", "--epochs=3"], "'epochs'"),
-    (["--recipe=tiny", "--data=nowhere"], "is no prepared data"),
+    (["--recipe=tiny", "--data=nowhere"], "no such file or folder"),
+    (["--recipe=tatoeba_deen_cpu"], "no corpus of its own; give --data"),
     (["--recipe=tiny", "now"], "Unexpected argument 'now'"),
   ],
 )
@@ -211,32 +235,69 @@ def test_damaged_record_is_one_line(tmp_path):
 # A cache of one's own, and data of one's own.
 
 
-@pytest.mark.parametrize("given", [False, True])
-def test_stages_get_the_compilation_cache(given, tmp_path, monkeypatch):
-  caches = []
-  monkeypatch.setattr(study, "_OUT", Value(str(tmp_path)))
-  monkeypatch.setattr(study, "_RECIPE", Value("tiny"))
-  for name in ("_STUDY", "_DATA", "_TRUNCATE", "_DRY_RUN"):
-    monkeypatch.setattr(study, name, Value(None))
-  mine = str(tmp_path / "mine") if given else None
-  monkeypatch.setattr(study.common, "_COMPILATION_CACHE", Value(mine))
-  monkeypatch.setattr(signal, "signal", lambda *_: None)
-
-  def start_process(command, cache, lock):
-    caches.append(str(cache))
-    return 1
-
-  monkeypatch.setattr(study, "start_process", start_process)
-  with pytest.raises(SystemExit):
-    study.main([])
-  assert caches == [mine or str(tmp_path / "compilation_cache")]
-
-
 @dataclasses.dataclass
 class Value:
   """What a flag holds."""
 
   value: object
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+  """Commands of a study and their cache; it ends with the first training."""
+
+  def run(recipe, data=None, cache=None):
+    values = {"_OUT": tmp_path / "runs", "_RECIPE": recipe, "_DATA": data}
+    for name in ("_STUDY", "_TRUNCATE", "_DRY_RUN"):
+      values[name] = None
+    for name, value in values.items():
+      monkeypatch.setattr(study, name, Value(value))
+    monkeypatch.setattr(study.common, "_COMPILATION_CACHE", Value(cache))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    commands, caches = [], set()
+
+    def start_process(command, cache, lock):
+      commands.append(command)
+      caches.add(str(cache))
+      return int(command[0] == "train")
+
+    monkeypatch.setattr(study, "start_process", start_process)
+    with pytest.raises(SystemExit):
+      study.main([])
+    return commands, caches
+
+  return run
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_stages_get_the_compilation_cache(given, plan, tmp_path):
+  mine = str(tmp_path / "mine") if given else None
+  _, caches = plan("tiny", cache=mine)
+  assert caches == {mine or str(tmp_path / "runs" / "compilation_cache")}
+
+
+def test_text_of_ones_own_is_prepared_and_then_looked_at(
+  plan, tmp_path, monkeypatch
+):
+  (tmp_path / "text").mkdir()
+  looked = []
+  monkeypatch.setattr(study, "check_lengths", lambda *args: looked.append(args))
+  (first, second), _ = plan("tatoeba_deen_cpu", tmp_path / "text")
+  assert first[:2] == ("preprocess", f"--corpus={tmp_path / 'text'}")
+  assert "--train_pairs=40000" in first and second[0] == "train"
+  prepared = tmp_path / "runs" / "tatoeba_deen_cpu" / "data"
+  assert looked == [(RECIPES["tatoeba_deen_cpu"], prepared, None)]
+
+
+def test_corpora_of_the_package_are_known_to_fit(plan, monkeypatch):
+  monkeypatch.setattr(study, "check_lengths", None)
+  commands, _ = plan("tiny")
+  assert [command[0] for command in commands] == ["preprocess", "train"]
+
+
+def test_data_that_are_prepared_are_taken_as_they_are(long, plan, tmp_path):
+  [command], _ = plan("quickstart", long("dev", 1))
+  assert command[0] == "train" and f"--data={tmp_path / 'data'}" in command
 
 
 @pytest.fixture

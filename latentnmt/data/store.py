@@ -190,6 +190,7 @@ def with_targets(
   out,
   targets: Sequence[str],
   provenance: Mapping[str, object],
+  about: Mapping[str, object] | None = None,
 ) -> PreparedData:
   """A copy with other training targets, such as a teacher's translations.
 
@@ -199,7 +200,9 @@ def with_targets(
     prepared: the corpus whose training sources were translated.
     out: directory to write.
     targets: one for each training source, in order.
-    provenance: what made them (run, step, method, ...), for `meta.json`.
+    provenance: what made them (run, step, method, ...), for `meta.json`; part
+      of the fingerprint.
+    about: what else is to be said of them there (date, speed, ...).
 
   Raises:
     InputError: for another number of targets than of sources, and for `out`
@@ -227,7 +230,7 @@ def with_targets(
     statistics["train"]["y"] = _write_tokens(
       folder, "train", "y", prepared.tokenizer
     )
-    _write_meta(folder, made_from, statistics)
+    _write_meta(folder, made_from, statistics, targets=dict(about or {}))
     os.replace(folder, out)
   return PreparedData.open(out)
 
@@ -328,12 +331,13 @@ def _digest(*parts: bytes | pathlib.Path) -> str:
   return digest.hexdigest()[:16]
 
 
-def _write_meta(folder, made_from: dict, statistics: dict):
+def _write_meta(folder, made_from: dict, statistics: dict, **more):
   fingerprint = _digest(json.dumps(made_from, sort_keys=True).encode())
   meta = {
     "fingerprint": fingerprint,
     "made_from": made_from,
     "statistics": statistics,
+    **more,
   }
   (folder / "meta.json").write_text(
     json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"

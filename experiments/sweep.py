@@ -1,0 +1,159 @@
+"""Chooses settings by dev BLEU: a short training at every point of a grid.
+
+  python -m experiments.sweep --preset=gauss_base --data=data/wmt14_en_de \
+    --out=runs/wmt14_en_de/sweep/gauss_base.json --set=train.steps=30000 \
+    --grid=train.warmup=4000,8000 --grid=model.transformer.dropout=0.1,0.3
+
+prints a table and writes it to --out, with the settings "chosen": those of the
+best training, which `train --settings_from=<out>` takes. Each training has a
+run directory below --out without its .json, such as `warmup4000-dropout0.1`,
+and a sweep that was cut off continues there. Checkpoints of finished ones are
+removed: what remains is how dev BLEU and the loss went.
+"""
+
+from collections.abc import Sequence
+import itertools
+from pathlib import Path
+import shutil
+import sys
+
+from absl import flags
+import jax
+
+from experiments import common, training
+from latentnmt import checkpoint
+from latentnmt.config import ExperimentConfig
+from latentnmt.data import PreparedData
+from latentnmt.train import fit
+from latentnmt.types import InputError
+
+_DATA = common.data_flag()
+_PRESET = training.preset_flag()
+_SET = common.set_flag()
+_GRID = flags.DEFINE_multi_string(
+  "grid",
+  None,
+  "A field and the values to try, --grid=train.warmup=4000,8000. May be given"
+  " repeatedly: every combination is trained.",
+  required=True,
+)
+_WARM_START = training.warm_start_flag()
+_OUT = flags.DEFINE_string(
+  "out", None, "Where the results go, a .json.", required=True
+)
+
+
+def main(argv):
+  """Trains at every point, then writes and prints what came out."""
+  del argv
+  out, points = Path(_OUT.value), grid_points(_GRID.value)
+  if out.suffix != ".json":
+    raise InputError(f"--out={out}: give a name that ends in .json.")
+  data = PreparedData.open(_DATA.value)
+  # All configurations before the first training: a typo is told at once.
+  configs = [
+    training.experiment_config(
+      _PRESET.value, data.tokenizer.vocab_size, [*_SET.value, *point]
+    )
+    for point in points
+  ]
+  results = []
+  for number, (point, config) in enumerate(
+    zip(points, configs, strict=True), 1
+  ):
+    print(f"[{number}/{len(points)}] {' '.join(point)}", file=sys.stderr)
+    row = _train(config, data, out.with_suffix("") / run_name(point))
+    results.append({"settings": list(point), **row})
+  best = chosen(results)
+  found = {
+    "preset": _PRESET.value,
+    "data": data.fingerprint,
+    "settings": _SET.value,
+    "device": common.device_description(),
+    "results": results,
+    "chosen": best,
+  }
+  common.write_json(out, found)
+  print(table(_PRESET.value, results, best))
+
+
+def grid_points(grid: Sequence[str]) -> list[tuple[str, ...]]:
+  """Every combination of "field=value,value", as settings "field=value".
+
+  Raises:
+    InputError: for what is not of that form.
+  """
+  fields = []
+  for text in grid:
+    field, _, values = text.partition("=")
+    values = [value.strip() for value in values.split(",")]
+    if not (field.strip() and all(values)):
+      raise InputError(
+        f"--grid={text} is not of the form field=value,value,..."
+      )
+    fields.append([f"{field.strip()}={value}" for value in values])
+  return list(itertools.product(*fields))
+
+
+def run_name(point: Sequence[str]) -> str:
+  """Run directory of a point: ("train.warmup=4000", ...) as "warmup4000"."""
+  parts = [setting.partition("=") for setting in point]
+  return "-".join(field.rpartition(".")[2] + value for field, _, value in parts)
+
+
+def _train(config: ExperimentConfig, data: PreparedData, run: Path) -> dict:
+  """Best dev BLEU of a training and its step; both None if it diverged."""
+  try:
+    fit(
+      config,
+      data,
+      run,
+      warm_start=_WARM_START.value,
+      progress=common.progress,
+    )
+  except FloatingPointError as error:
+    print(f"{run}: {error}", file=sys.stderr)
+    return {"bleu": None, "step": None}
+  shutil.rmtree(run / "checkpoints", ignore_errors=True)
+  jax.clear_caches()  # nothing compiled here serves the next point
+  end = checkpoint.finished(run)
+  return {"bleu": end["best_bleu"], "step": end["best_step"]}
+
+
+def chosen(results: Sequence[dict]) -> list[str]:
+  """Settings of the best result, of equal ones the first.
+
+  Raises:
+    InputError: where every training diverged.
+  """
+  judged = [row for row in results if row["bleu"] is not None]
+  if not judged:
+    raise InputError(
+      "Every training of the sweep diverged; lower train.learning_rate or try"
+      " longer warm-ups."
+    )
+  return max(judged, key=lambda row: row["bleu"])["settings"]
+
+
+def table(title: str, results: Sequence[dict], best: list[str]) -> str:
+  """The results in Markdown, the chosen row in bold."""
+  fields = [setting.partition("=")[0] for setting in results[0]["settings"]]
+  lines = [
+    f"{title}, chosen on dev BLEU:\n",
+    f"| {' | '.join([*fields, 'dev BLEU', 'step'])} |",
+    "|" + " ---: |" * (len(fields) + 2),
+  ]
+  for row in results:
+    cells = [setting.partition("=")[2] for setting in row["settings"]]
+    if row["bleu"] is None:
+      cells += ["diverged", ""]
+    else:
+      cells += [f"{row['bleu']:.2f}", str(row["step"])]
+    if row["settings"] == best:
+      cells = [f"**{cell}**" for cell in cells]
+    lines.append(f"| {' | '.join(cells)} |")
+  return "\n".join(lines)
+
+
+if __name__ == "__main__":
+  common.run(main)
