@@ -45,6 +45,8 @@ setup(
       "tensorflow-cpu>=2.20; sys_platform != 'darwin'",
       "tensorflow>=2.20; sys_platform == 'darwin'",
     ],
+    # What `benchmark --peers` compares with.
+    "peers": ["ctranslate2>=4.5", "torch>=2.4", "transformers>=4.45"],
     "tensorboard": ["tensorboardX>=2.6"],
     "notebooks": ["ipykernel>=6", "jupyterlab>=4"],
   },

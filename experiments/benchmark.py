@@ -1,187 +1,294 @@
-"""Measures how fast a model decodes, and counts its parameters.
+"""Measures how fast models decode, train and score translations.
 
   python -m experiments.benchmark --run=RUN --data=DATA --methods=beam4
   python -m experiments.benchmark --preset=gauss_base --methods=delta0,delta1
+  python -m experiments.benchmark --preset=flow_base \
+    --tasks=decode,train,likelihood
 
-With --run, sentences are those of about median length in the test set, and
+With --run, sentences are those of about median length in a split, and
 measurements are added to the run's results.jsonl. With --preset, parameters
-and sentences are random, so the translations are as long as the model allows,
-and measurements are printed as JSON lines. Either way a table comes last.
+and sentences are random and lengths are as given: each translation has exactly
+--target_length tokens. Measurements are printed as JSON lines, a table comes
+last. Compilation is apart. --set changes what a preset is or how it is trained,
+for example --set=model.transformer.dtype=bfloat16.
+
+Utilisation is that of the fastest product of two large matrices on the same
+machine, measured first. The floor beside a figure is the time that its matrix
+products take at that speed, or reading their weights from memory, whichever is
+longer. Memory is the most that the process has had until then.
+
+Whole tables, each line of them measured in a process of its own:
+
+  python -m experiments.benchmark --suite=cpu --peers     about 15 minutes
+      Base presets at batch 1 and 64 on two cores, beside CTranslate2 and
+      Hugging Face's Marian (pip install 'latentnmt[peers]').
+  python -m experiments.benchmark --suite=gpu     about an hour
+      Every preset in bfloat16 at batch 1 and 256. With --preset, that alone.
+  python -m experiments.benchmark --suite=compile     about half an hour
+      Compilation of every preset, and loading from the persistent cache. With
+      --preset, that alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
+import itertools
 import json
-import statistics
-import time
+import subprocess
+import sys
+import tempfile
 
 from absl import flags
-from flax import linen as nn
-import jax
 import numpy as np
 
-from experiments import common
-from latentnmt import checkpoint, data, decode, models, zoo
-from latentnmt.types import InputError, Params
+from experiments import common, floors, peers, speeds, workloads
+from latentnmt import checkpoint, data, decode, zoo
+from latentnmt.config import (
+  AutoregressiveConfig,
+  ExperimentConfig,
+  LatentConfig,
+  TrainConfig,
+  override,
+)
+from latentnmt.types import Batch, InputError
 
 _RUN = common.run_flag(required=False)
 common.checkpoint_flag()
 _DATA = common.data_flag(required=False)
 _SPLIT = common.split_flag()
-_PRESET = flags.DEFINE_string("preset", None, "Instead of --run: a preset.")
-_VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 32_000, "V, with --preset.", 4)
-_LENGTH = flags.DEFINE_integer(
-  "length", 24, "Tokens of each source sentence, with --preset.", 1
-)
-_METHODS = common.methods_flag()
 common.teacher_flag()
+_PRESET = flags.DEFINE_string("preset", None, "Instead of --run: a preset.")
+_SET = common.set_flag()
+_VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 32_000, "V, with --preset.", 4)
+_SOURCE_LENGTH = flags.DEFINE_integer(
+  "source_length", 26, "Tokens of each source sentence, with --preset.", 1
+)
+_TARGET_LENGTH = flags.DEFINE_integer(
+  "target_length", 28, "Tokens of each translation, with --preset.", 1
+)
+_TASKS = flags.DEFINE_list(
+  "tasks", ["decode"], "What to measure: decode,train,likelihood."
+)
+_METHODS = common.methods_flag(required=False)
 _BATCH_SIZES = flags.DEFINE_list(
-  "batch_sizes", ["1", "32"], "Numbers of sentences decoded at once."
+  "batch_sizes", ["1", "64"], "Numbers of sentences decoded at once."
 )
 _BATCHES = flags.DEFINE_integer("batches", 4, "Batches of a repetition.", 1)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions.", 1)
+_TRAIN_TOKENS = flags.DEFINE_integer(
+  "train_tokens", 2048, "Target tokens of a step of training, about.", 1
+)
+_SAMPLES = flags.DEFINE_integer("samples", 1000, "K of the likelihood.", 1)
+_SYSTEM = flags.DEFINE_enum(
+  "system", "latentnmt", ["latentnmt", *peers.SYSTEMS], "What is measured."
+)
+_PEERS = flags.DEFINE_bool(
+  "peers", False, f"Also measure {', '.join(peers.SYSTEMS)}."
+)
+_MACHINE = flags.DEFINE_bool(
+  "machine", True, "Measure the machine first, where there are floors."
+)
+_SUITE = flags.DEFINE_enum(
+  "suite", None, list(speeds.SUITES), "A whole table of measurements."
+)
+# What may be given with --suite, for all that it measures.
+_COMMON = (
+  "vocab_size source_length target_length repeats train_tokens samples set"
+).split()
 _STEP = 8  # lengths of sources are rounded up to a multiple
 
 
-@dataclasses.dataclass(frozen=True)
-class Subject:
-  """What is measured.
-
-  Attributes:
-    name: of the run or preset.
-    model: the model.
-    params: its parameters.
-    sources: int32[n, S], sentences of about the same length.
-    source: where the sentences are from, a split or "random".
-    scores: what ranks the candidates of methods that a teacher judges.
-  """
-
-  name: str
-  model: nn.Module
-  params: Params
-  sources: np.ndarray
-  source: str
-  scores: Mapping[decode.Method, decode.Score | None]
-
-
 def main(argv):
-  """Measures every method at every batch size."""
+  """Measures every task, and every method at every batch size."""
   del argv
-  methods = [decode.parse_method(name) for name in _METHODS.value]
-  sizes = _batch_sizes(_BATCH_SIZES.value)
-  if (_RUN.value is None) == (_PRESET.value is None):
-    raise InputError("Give either --run or --preset.")
-  if _RUN.value:
-    common.refuse(["vocab_size", "length"], "is for --preset")
-  else:
-    common.refuse(["data", "split", "checkpoint", "teacher"], "is for --run")
-  subject = _trained(methods) if _RUN.value else _random()
-  rows = [_parameters(subject)]
-  for method in methods:
-    rows += [_speed(subject, method, size) for size in sizes]
-  for row in rows:
+  _check_flags()
+  rows, machine = [], None
+  for row in _suite() if _SUITE.value else _alone():
+    if row["metric"] == "machine":
+      machine = floors.Machine(row["flops_per_second"], row["bytes_per_second"])
+    row = speeds.beside_floor(row, machine)
+    rows.append(row)
     if _RUN.value:
       checkpoint.append_result(_RUN.value, row)
     else:
-      print(json.dumps({"preset": _PRESET.value, **row}))
-  print(_table(subject, rows))
+      print(json.dumps(row), flush=True)
+  print(speeds.table(rows))
+  if any(row["metric"] == "failed" for row in rows):
+    sys.exit(1)
 
 
-def _batch_sizes(names: Sequence[str]) -> list[int]:
-  if not all(name.isdecimal() and int(name) for name in names):
-    raise InputError(f"--batch_sizes={','.join(names)}: give numbers above 0.")
-  return [int(name) for name in names]
+def _check_flags() -> None:
+  unknown = set(_TASKS.value) - {"machine", "decode", "train", "likelihood"}
+  if unknown or not _TASKS.value:
+    raise InputError(
+      f"--tasks={','.join(_TASKS.value)}; valid are decode, train, likelihood."
+    )
+  if not all(n.isdecimal() and int(n) for n in _BATCH_SIZES.value):
+    names = ",".join(_BATCH_SIZES.value)
+    raise InputError(f"--batch_sizes={names}: give numbers above 0.")
+  if (_RUN.value is None) == (_PRESET.value is None) and not _SUITE.value:
+    raise InputError("Give either --run or --preset, or a --suite.")
+  if _RUN.value:
+    names = "vocab_size source_length target_length set system peers suite"
+    common.refuse(names.split(), "is for --preset")
+  else:
+    common.refuse(["data", "split", "checkpoint", "teacher"], "is for --run")
+  if _SUITE.value:
+    names = "tasks methods batch_sizes batches system machine"
+    common.refuse(names.split(), "is what --suite chooses")
+  if _PEERS.value or _SYSTEM.value in peers.SYSTEMS:
+    peers.check()
 
 
-def _trained(methods: Sequence[decode.Method]) -> Subject:
+# Measurements of one process.
+
+
+def _alone() -> Iterator[dict]:
+  """Rows that this process measures, then those of its peers."""
+  subject = _trained() if _RUN.value else _random()
+  about = {"model": _PRESET.value or _RUN.value, "system": _SYSTEM.value}
+  dtype = subject.config.model.transformer.dtype
+  with_floors = bool(_PRESET.value) or set(_TASKS.value) - {"decode"}
+  if _MACHINE.value and with_floors and _SYSTEM.value == "latentnmt":
+    yield _machine(dtype)
+  measure = _ours if _SYSTEM.value == "latentnmt" else _of_peer
+  for row in measure(subject):
+    yield about | {"dtype": dtype} | row
+  if _PEERS.value:
+    peers.check_subject(subject.config.model)
+    for system in peers.SYSTEMS:
+      yield from _child([*sys.argv[1:], "--nopeers", f"--system={system}"])
+
+
+def _machine(dtype: str) -> dict:
+  machine = floors.measure_machine(dtype)
+  device = {"dtype": dtype, "device": common.device_description()}
+  return {"metric": "machine", **dataclasses.asdict(machine), **device}
+
+
+def _ours(subject: workloads.Subject) -> Iterator[dict]:
+  repeats = _REPEATS.value
+  if "decode" in _TASKS.value:
+    yield {"metric": "parameters", "value": subject.num_parameters}
+    for method in _methods(subject.config.model):
+      for size in map(int, _BATCH_SIZES.value):
+        yield workloads.decoding(subject, method, size, _BATCHES.value, repeats)
+  if "train" in _TASKS.value:
+    yield workloads.training(subject, _TRAIN_TOKENS.value, repeats)
+  if "likelihood" in _TASKS.value:
+    yield workloads.scoring(subject, _SAMPLES.value, 1, repeats)
+
+
+def _of_peer(subject: workloads.Subject) -> Iterator[dict]:
+  system, repeats = _SYSTEM.value, _REPEATS.value
+  peers.check_subject(subject.config.model)
+  if "decode" in _TASKS.value:
+    for method in _methods(subject.config.model):
+      for size in map(int, _BATCH_SIZES.value):
+        yield peers.decoding(
+          subject, system, method, size, _BATCHES.value, repeats
+        )
+  if "train" in _TASKS.value and system == "huggingface":
+    yield peers.training(subject, _TRAIN_TOKENS.value, repeats)
+
+
+def _methods(config) -> list[decode.Method]:
+  exact = isinstance(config, AutoregressiveConfig)
+  usual = ["beam4"] if exact else ["delta0", "delta1", "delta4"]
+  return [decode.parse_method(name) for name in _METHODS.value or usual]
+
+
+def _trained() -> workloads.Subject:
   if not _DATA.value:
     raise InputError("Give --data for the sentences to decode with --run.")
-  sources = data.PreparedData.open(_DATA.value).sources(_SPLIT.value)
+  prepared = data.PreparedData.open(_DATA.value)
   (step,) = common.checkpoint_steps(_RUN.value)
   model, params, tokenizer = checkpoint.load(_RUN.value, step)
-  x = _of_median_length(tokenizer.encode(sources))
-  rankings = common.rankings(methods, tokenizer)
-  scores = {method: score for method, (score, _) in rankings.items()}
-  return Subject(_RUN.value, model, params, x, _SPLIT.value, scores)
+  del model
+  config = checkpoint.read_config(_RUN.value)
+  rankings = common.rankings(_methods(config.model), tokenizer)
+  return workloads.Subject(
+    config,
+    lambda: params,
+    of_median_length(
+      tokenizer.encode(prepared.sources(_SPLIT.value)),
+      tokenizer.encode(prepared.targets(_SPLIT.value)),
+    ),
+    _SPLIT.value,
+    {method: score for method, (score, _) in rankings.items()},
+  )
 
 
-def _of_median_length(sequences: list[list[int]]) -> np.ndarray:
-  """int32[n, S]: the sentences whose length rounds up as the median does."""
-  lengths = np.array([-len(ids) // _STEP * -_STEP for ids in sequences])
+def of_median_length(x: list[list[int]], y: list[list[int]]) -> Batch:
+  """Pairs whose source length rounds up as the median does."""
+  lengths = np.array([-len(ids) // _STEP * -_STEP for ids in x])
   size = int(np.quantile(lengths, 0.5, method="inverted_cdf"))
-  chosen = [sequences[i] for i in np.flatnonzero(lengths == size)]
-  return np.array([ids + [0] * (size - len(ids)) for ids in chosen], np.int32)
+  chosen = np.flatnonzero(lengths == size)
+  longest = max(len(y[i]) for i in chosen)
+  return Batch(
+    np.array([x[i] + [0] * (size - len(x[i])) for i in chosen], np.int32),
+    np.array([y[i] + [0] * (longest - len(y[i])) for i in chosen], np.int32),
+  )
 
 
-def _random() -> Subject:
-  config = zoo.config(_PRESET.value, vocab_size=_VOCAB_SIZE.value)
-  model = models.build(config)
-  key = jax.random.key(0)
-  batch = checkpoint.example_batch()
-  params = jax.jit(model.init)(key, batch, key)["params"]
-  rng = np.random.default_rng(0)
-  shape = 64, _LENGTH.value
-  x = rng.integers(3, config.transformer.vocab_size, shape, np.int32)
-  x[:, -1] = 1
-  return Subject(_PRESET.value, model, params, x, "random", {})
+def _random() -> workloads.Subject:
+  model = zoo.config(_PRESET.value, vocab_size=_VOCAB_SIZE.value)
+  if isinstance(model, LatentConfig):
+    # A posterior that sees its target: else all refinements would be the same.
+    model = dataclasses.replace(model, posterior_gain=2.0)
+  config = ExperimentConfig(model, TrainConfig(), _PRESET.value)
+  return workloads.random_subject(
+    override(config, *_SET.value),
+    pairs=256,
+    source_length=_SOURCE_LENGTH.value,
+    target_length=_TARGET_LENGTH.value,
+  )
 
 
-def _parameters(subject: Subject) -> dict:
-  count = sum(leaf.size for leaf in jax.tree.leaves(subject.params))
-  return {"metric": "parameters", "value": count}
+# Measurements of other processes.
 
 
-def _speed(subject: Subject, method: decode.Method, size: int) -> dict:
-  """One row: median and range of sentences/s, compilation apart."""
-  score = subject.scores.get(method)
-  index = np.arange(_BATCHES.value * size) % len(subject.sources)
-  batches = subject.sources[index.reshape(_BATCHES.value, size)]
-
-  def seconds() -> float:
-    start = time.perf_counter()
-    for x in batches:
-      found = decode.translate(subject.model, subject.params, x, method, score)
-      jax.block_until_ready(found)
-    return time.perf_counter() - start
-
-  first = seconds()
-  times = [
-    seconds()
-    for _ in common.progress(range(_REPEATS.value), desc=f"{method} x {size}")
+def _suite() -> Iterator[dict]:
+  """Rows of the processes of a suite, one after the other."""
+  given = [
+    f"--{name}={value}"
+    for name in _COMMON
+    if flags.FLAGS[name].present
+    for value in (_SET.value if name == "set" else [flags.FLAGS[name].value])
   ]
-  rates = [index.size / t for t in times]
-  return {
-    "metric": "sentences_per_second",
-    "value": statistics.median(rates),
-    "lowest": min(rates),
-    "highest": max(rates),
-    "split": subject.source,
-    "method": str(method),
-    "batch_size": size,
-    "source_length": batches.shape[-1],
-    # Loading, where the compilation cache is on and has the program.
-    "compile_seconds": max(first - statistics.median(times), 0.0),
-    "device": common.device_description(),
-  }
+  suite = speeds.SUITES[_SUITE.value](_PEERS.value, _PRESET.value)
+  for process in common.progress(suite, desc=_SUITE.value):
+    arguments = [*process.flags, *given]
+    if not process.cached:
+      yield from _child(arguments)
+      continue
+    with tempfile.TemporaryDirectory() as folder:
+      arguments.append(f"--compilation_cache={folder}")
+      rows = list(_child(arguments))
+      again = list(_child([*arguments, "--repeats=1"]))
+      yield from _with_cached(rows, again)
 
 
-def _table(subject: Subject, rows: list[dict]) -> str:
-  parameters, *speeds = rows
-  lines = [
-    f"{subject.name}: {parameters['value']:,} parameters,"
-    f" {common.device_description()}, {speeds[0]['source_length']} source"
-    f" tokens ({subject.source})",
-    "",
-    "| method | batch | sentences/s | range | compile s |",
-    "|---|---:|---:|---:|---:|",
+def _with_cached(rows: list[dict], again: list[dict]) -> list[dict]:
+  """Rows with the compile_seconds of the same ones measured once more."""
+  name = "compile_seconds"
+  return [
+    row | ({f"cached_{name}": other[name]} if name in other else {})
+    for row, other in itertools.zip_longest(rows, again, fillvalue={})
   ]
-  for row in speeds:
-    lines.append(
-      f"| {row['method']} | {row['batch_size']} | {row['value']:.1f}"
-      f" | {row['lowest']:.1f}-{row['highest']:.1f}"
-      f" | {row['compile_seconds']:.1f} |"
-    )
-  return "\n".join(lines)
+
+
+def _child(arguments: Sequence[str]) -> Iterator[dict]:
+  """Rows that a process of this binary prints, or that it failed."""
+  command = [sys.executable, "-m", "experiments.benchmark", "--nomachine"]
+  with subprocess.Popen(
+    [*command, *arguments], stdout=subprocess.PIPE, text=True
+  ) as process:
+    for line in process.stdout:
+      if line.startswith("{"):
+        yield json.loads(line)
+  if process.returncode:
+    status = process.returncode
+    yield {"metric": "failed", "value": status, "flags": " ".join(arguments)}
 
 
 if __name__ == "__main__":

@@ -400,23 +400,6 @@ def test_long_sources_are_translated_only_when_asked(tiny, binary):
   assert binary(*arguments, "--truncate", stdin=text).status == 0
 
 
-# Speed.
-
-
-def test_benchmark_of_a_preset_prints_json_lines_and_a_table(binary):
-  result = binary(
-    "benchmark",
-    *("--preset=gauss_tiny", "--vocab_size=50", "--length=4"),
-    *("--methods=delta0", "--batch_sizes=2", "--batches=1", "--repeats=2"),
-  )
-  assert result.status == 0, result.stderr
-  parameters, speed, *table = result.stdout.splitlines()
-  assert json.loads(parameters)["metric"] == "parameters"
-  speed = json.loads(speed)
-  assert (speed["split"], speed["batch_size"]) == ("random", 2)
-  assert table[-1].startswith("| delta0 | 2 |")
-
-
 # Bad input: one line, status 2, nothing written.
 
 TEACHER, DATA = "--run={study}/teacher", "--data={study}/data"

@@ -1,0 +1,209 @@
+"""What a program has to compute, and how fast this machine could do it.
+
+`count` walks through a program as JAX traced it and adds up its matrix
+products: 2 M N K floating-point operations for [M, K] times [K, N], and the
+bytes of those operands that are parameters, read anew for each product. What a
+loop computes from nothing that changes in it counts once, as if computed before
+it. All else (softmax, norms, caches, solving with triangular matrices) counts
+nothing, so that
+
+  floor = max(operations / operations per second, bytes / bytes per second)
+
+is less than any program with these products can take, unless its weights stay
+in a cache from one product to the next.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import math
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from latentnmt.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """Matrix products of a program.
+
+  Attributes:
+    flops: floating-point operations, two for each multiplication.
+    weight_bytes: of the parameters among their operands.
+  """
+
+  flops: int = 0
+  weight_bytes: int = 0
+
+  def __add__(self, other: "Work") -> "Work":
+    return Work(
+      self.flops + other.flops, self.weight_bytes + other.weight_bytes
+    )
+
+
+def count(function: Callable, params: Params, *args, trips: int = 1) -> Work:
+  """Matrix products of function(params, *args).
+
+  Args:
+    function: to be traced.
+    params: arrays, or what `jax.eval_shape` says of them.
+    *args: further arrays.
+    trips: how often a loop without a number of its own goes round.
+  """
+  jaxpr = jax.make_jaxpr(function)(params, *args).jaxpr
+  weights = len(jax.tree.leaves(params))
+  marks = [_Mark(weight=i < weights) for i in range(len(jaxpr.invars))]
+  return _walk(jaxpr, marks, trips)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mark:
+  """What is known of a value: if made of parameters alone; how often made."""
+
+  weight: bool = False
+  times: int = 1
+
+
+_Marks = Sequence[_Mark]
+
+
+def _walk(jaxpr, marks: _Marks, trips: int) -> tuple[Work, _Marks]:
+  """Work of a traced function, and the marks of what it returns."""
+  known = dict(zip(jaxpr.invars, marks, strict=True))
+
+  def mark(variable) -> _Mark | None:  # None: a constant, which is neither
+    return None if hasattr(variable, "val") else known.get(variable)
+
+  total = Work()
+  for equation in _needed(jaxpr):
+    inputs = [mark(variable) for variable in equation.invars]
+    work, outputs = _equation(equation, inputs, trips)
+    total += work
+    known.update(zip(equation.outvars, outputs, strict=True))
+  return total, [mark(v) or _Mark() for v in jaxpr.outvars]
+
+
+def _needed(jaxpr) -> list:
+  """Equations without those of which nothing comes: compilers drop these."""
+  live, equations = set(map(id, jaxpr.outvars)), []
+  for equation in reversed(jaxpr.eqns):
+    if any(id(variable) in live for variable in equation.outvars):
+      equations.append(equation)
+      live |= set(map(id, equation.invars))
+  return equations[::-1]
+
+
+def _equation(equation, inputs, trips: int) -> tuple[Work, _Marks]:
+  variable = [mark for mark in inputs if mark is not None]
+  times = max((mark.times for mark in variable), default=1)
+  weight = bool(variable) and all(mark.weight for mark in variable)
+  marks = [mark or _Mark() for mark in inputs]
+  results = [_Mark(weight, times)] * len(equation.outvars)
+  parameters = equation.params
+  match equation.primitive.name:
+    case "dot_general":
+      return _product(equation, marks, times), results
+    case "scan":
+      consts, length = parameters["num_consts"], parameters["length"]
+      first_slice = consts + parameters["num_carry"]
+      body = [
+        *marks[:consts],
+        *[_Mark(times=times * length)] * parameters["num_carry"],
+        *(_Mark(m.weight, m.times * length) for m in marks[first_slice:]),
+      ]
+      return _loop(parameters["jaxpr"], body, trips, length), results
+    case "while":
+      consts = parameters["cond_nconsts"]
+      state = consts + parameters["body_nconsts"]
+      carry = [_Mark(times=times * trips)] * len(marks[state:])
+      body = [*marks[consts:state], *carry]
+      return _loop(parameters["body_jaxpr"], body, trips, trips), results
+    case "cond":
+      branches = [
+        _walk(branch.jaxpr, marks[1:], trips)
+        for branch in parameters["branches"]
+      ]
+      return max(branches, key=lambda branch: branch[0].flops)
+  inner = parameters.get("jaxpr", parameters.get("call_jaxpr"))
+  if inner is None:
+    return Work(), results
+  return _walk(getattr(inner, "jaxpr", inner), marks, trips)
+
+
+def _loop(body, marks: _Marks, trips: int, length: int) -> Work:
+  return _walk(body.jaxpr, marks, trips)[0] if length else Work()
+
+
+def _product(equation, marks: _Marks, times: int) -> Work:
+  (contracted, _), _ = equation.params["dimension_numbers"]
+  left = equation.invars[0].aval.shape
+  size = math.prod(equation.outvars[0].aval.shape)
+  flops = 2 * size * math.prod(left[axis] for axis in contracted)
+  weight_bytes = sum(
+    operand.aval.size * operand.aval.dtype.itemsize
+    for operand, mark in zip(equation.invars, marks, strict=True)
+    if mark.weight
+  )
+  return Work(times * flops, times * weight_bytes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+  """The best that a machine was seen to do.
+
+  Attributes:
+    flops_per_second: in a product of two large matrices.
+    bytes_per_second: read from and written to main memory.
+  """
+
+  flops_per_second: float
+  bytes_per_second: float
+
+  def floor(self, work: Work) -> float:
+    """Seconds that the work takes at the least."""
+    return max(
+      work.flops / self.flops_per_second,
+      work.weight_bytes / self.bytes_per_second,
+    )
+
+
+def measure_machine(dtype: str, sizes: Sequence[int] = ()) -> Machine:
+  """Measures the machine, in some seconds.
+
+  Of several ways to do the same the fastest counts, on a CPU in float32
+  NumPy's too: a peak is what anything reaches.
+
+  Args:
+    dtype: of the matrices.
+    sizes: their numbers of rows; by default such as keep a device busy.
+  """
+  cpu = jax.default_backend() == "cpu"
+  sizes = sizes or ((2048, 4096) if cpu else (8192, 16384))
+  square = jax.jit(
+    lambda a: jnp.matmul(a, a, preferred_element_type=jnp.float32)
+  )
+  flops, moved = [], []
+  for size in sizes:
+    a = jnp.ones((size, size), dtype)
+    flops.append(2 * size**3 / _fastest(lambda a=a: square(a)))
+    if cpu and dtype == "float32":
+      b = np.ones((size, size), dtype)
+      flops.append(2 * size**3 / _fastest(lambda b=b: b @ b))
+  a = jnp.ones((sizes[-1], 4 * sizes[-1]), jnp.float32)
+  double, sums = jax.jit(lambda a: a * 2), jax.jit(lambda a, v: a @ v)
+  ones = jnp.ones(a.shape[1:])
+  moved.append(2 * a.nbytes / _fastest(lambda: double(a)))
+  moved.append(a.nbytes / _fastest(lambda: sums(a, ones)))
+  return Machine(max(flops), max(moved))
+
+
+def _fastest(call: Callable, repeats: int = 5) -> float:
+  """Seconds of the fastest of several calls, after one that warms up."""
+  seconds = []
+  for _ in range(repeats + 1):
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    seconds.append(time.perf_counter() - start)
+  return min(seconds[1:])
