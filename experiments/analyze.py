@@ -1,6 +1,6 @@
 """The report of a study: tables, plots and sample translations.
 
-  python -m experiments.analyze --study=runs/quickstart
+  python -m experiments.analyze --study=runs/quickstart --findings
 
 Reads the runs below the study's folder and writes there
 
@@ -9,17 +9,30 @@ Reads the runs below the study's folder and writes there
                    file; plots where matplotlib is installed
   report.csv       every figure with all digits, a row per run and decoding
   checkpoints.csv  likelihood and BLEU of each checkpoint that has both
+  findings.md      with --findings: each claim of the paper, checked on these
+                   results, and what the verdict rests on; printed, too
 
 Tables 1 to 4 are those of the paper. Table 2 is of the split on which the most
-checkpoints were scored, all else is of --split. Where the data has known
-log p(y|x), a last table pairs every estimator with that truth.
+checkpoints were scored, all else is of --split. Table 5 has all models on one
+footing. With --paper=wmt14_en_de, or another of its language pairs, the paper's
+own figures stand beside ours. Where the data has known log p(y|x), a last table
+pairs every estimator with that truth.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from experiments import common, page, plots, results, tables
+from experiments import (
+  common,
+  findings,
+  page,
+  paper,
+  plots,
+  results,
+  sentences,
+  tables,
+)
 from experiments.correlation import correlations
 
 _STUDY = flags.DEFINE_string(
@@ -28,6 +41,12 @@ _STUDY = flags.DEFINE_string(
 _SPLIT = common.split_flag()
 _SAMPLES = flags.DEFINE_integer(
   "samples", 20, "Sentences shown with their translations.", 0
+)
+_FINDINGS = flags.DEFINE_bool(
+  "findings", False, "Check the paper's claims on these results."
+)
+_PAPER = flags.DEFINE_enum(
+  "paper", None, list(paper.NAMES), "Show the paper's figures of a pair beside."
 )
 
 _NO_PLOTS = "Plots need matplotlib: pip install 'latentnmt[plots]'."
@@ -39,37 +58,62 @@ def main(argv):
   study, split = Path(_STUDY.value), _SPLIT.value
   rows = results.collect(study, split)
   points = results.most_checkpoints(study, split)
-  shown = all_tables(rows, points, results.compare(study, split), split)
+  agreement = correlations(points)
+  lines = sentences.Sentences(study, split, rows)
+  footing = sentences.footing(rows, lines)
+  checked = findings.check(rows, lines, agreement) if _FINDINGS.value else []
+  shown = all_tables(
+    rows, agreement, footing, results.compare(study, split), split
+  )
+  if _PAPER.value:
+    shown += paper.beside(_PAPER.value, footing, rows, agreement)
   text = markdown(study.name, shown)
   common.write_text(study / "report.md", text)
   common.write_text(study / "report.csv", tables.as_csv(rows))
   common.write_text(study / "checkpoints.csv", tables.as_csv(points))
-  sections = [(table.title, tables.as_html(table)) for table in shown]
+  sections = [(t.title, tables.as_html(t)) for t in (*shown, *checked)]
   sections += figures(study, rows, points, split)
-  texts = results.samples(study, split, rows, _SAMPLES.value)
+  texts = sentences.samples(study, split, rows, _SAMPLES.value)
   if texts:
     title = f"{len(texts)} sentences of {split}, evenly spread"
     sections.append((title, page.samples(title, texts)))
   common.write_text(study / "report.html", page.page(study.name, sections))
   print(text)
+  if checked:
+    found = markdown(f"{study.name}: findings", checked)
+    common.write_text(study / "findings.md", found)
+    print(found)
 
 
 def all_tables(
-  rows: list[dict], points: list[dict], truths: list[dict], split: str
+  rows: list[dict],
+  agreement: list[dict],
+  footing: list[dict],
+  truths: list[dict],
+  split: str,
 ) -> list[tables.Table]:
-  """The tables that there are figures for, in order."""
+  """The tables that there are figures for, in order.
+
+  Args:
+    rows: as `results.collect` returns them.
+    agreement: as `correlation.correlations` returns them.
+    footing: as `sentences.footing` returns them.
+    truths: as `results.compare` returns them.
+    split: of all but the agreement.
+  """
   found = [
     tables.quality(rows, split),
-    tables.agreement(correlations(points)),
+    tables.agreement(agreement),
     tables.refinement(rows),
     tables.speed(rows),
+    tables.footing(footing),
     tables.truth(truths),
   ]
   return [table for table in found if table]
 
 
 def markdown(name: str, shown: list[tables.Table]) -> str:
-  """The whole of report.md."""
+  """A title, then the tables."""
   return "\n".join([f"# {name}\n", *map(tables.as_markdown, shown)])
 
 

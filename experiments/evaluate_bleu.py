@@ -1,4 +1,4 @@
-"""Scores all translations of one or more runs against the raw references.
+"""Scores all translations of one or more runs against the references.
 
   python -m experiments.evaluate_bleu --data=runs/quickstart/data \
     --run=runs/quickstart/teacher --run=runs/quickstart/gauss-raw
@@ -6,9 +6,11 @@
 Every hypotheses/<split>.<method>.txt of a run, and .step<N>.txt of another
 checkpoint than the best, gives two rows of its results.jsonl, metrics "bleu"
 and "chrf", with sacreBLEU's signature, the ends of the 95 % bootstrap
-interval, "low" and "high", and the checkpoint's "step". Where `translate` says
-how likely a latent model finds its own translations, "bound" and "eq3" repeat
-that, in nats per token.
+interval, "low" and "high", and the checkpoint's "step". References that were
+normalised, as the paper's Romanian ones are, are no longer the raw ones:
+"reference_normalizers" names what they went through. Where `translate` says how
+likely a latent model finds its own translations, "bound" and "eq3" repeat that,
+in nats per token.
 """
 
 import dataclasses
@@ -96,6 +98,8 @@ def main(argv):
     except InputError as error:
       raise InputError(f"{file}: {error}") from None
     told |= {"split": split, "method": method}
+    if data.reference_normalizers:
+      told["reference_normalizers"] = data.reference_normalizers
     rows += [
       {"metric": metric, "value": told.pop(field)}
       for field, metric in _TOLD.items()

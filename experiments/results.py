@@ -10,13 +10,12 @@ import json
 from pathlib import Path
 import re
 
-import numpy as np
-
-from latentnmt import checkpoint, data
+from latentnmt import checkpoint
 from latentnmt.config import AutoregressiveConfig, ModelConfig
 from latentnmt.types import InputError
 
 SPEED, SPEED_UP = "sentences_per_second_batch", "speed_up_batch"
+SLOWEST, FASTEST = "slowest_batch", "fastest_batch"
 
 _ESTIMATORS = (
   "exact",
@@ -203,19 +202,25 @@ def _decoding(results: Results, method: str | None) -> dict:
   for name in ("bleu", "chrf"):
     found = results.find(name, method=method)
     row[name] = found.get("value")
-    for field in ("low", "high", "signature", "step", "truncated"):
+    for field in ("low", "high", "signature", "step", "truncated", "data"):
       row[f"{name}_{field}"] = found.get(field)
   for name in ("bound", "eq3"):
     row[name] = results.find(name, method=method).get("value")
+  names = results.find("bleu", method=method).get("reference_normalizers", [])
+  row["reference_normalizers"] = ", ".join(names)
   return row
 
 
 def _speeds(results: Results, method: str | None) -> dict:
-  """Sentences per second with one method, by batch size."""
+  """Sentences per second with one method, by batch size, and their range."""
   row = {}
-  for size in results.distinct("batch_size"):
+  speeds = results.all("sentences_per_second")
+  sizes = dict.fromkeys(speed.get("batch_size") for speed in speeds)
+  for size in filter(None, sizes):
     found = results.find("sentences_per_second", method=method, batch_size=size)
     row[f"{SPEED}{size}"] = found.get("value")
+    row[f"{SLOWEST}{size}"] = found.get("lowest")
+    row[f"{FASTEST}{size}"] = found.get("highest")
     row["device"] = found.get("device", row.get("device"))
   return row
 
@@ -334,41 +339,7 @@ def compare(study: Path, split: str) -> list[dict]:
   return rows
 
 
-# Text and training.
-
-
-def samples(
-  study: Path, split: str, rows: list[dict], count: int
-) -> list[dict]:
-  """Sentences spread evenly over a split, each with its translations.
-
-  Args:
-    study: its folder, where the prepared data are, raw or distilled.
-    split: of the data.
-    rows: as `collect` returns them; of each run the usual method is taken.
-    count: how many sentences, at most.
-
-  Returns:
-    Dicts of texts: "source", "reference", and "<run>, <method>" for each run
-    whose translations are there. None where the study has no such data.
-  """
-  path = min(study.glob("*/meta.json"), default=None)
-  if path is None:
-    return []
-  prepared = data.PreparedData.open(path.parent)
-  columns = {
-    "source": prepared.sources(split),
-    "reference": prepared.targets(split),
-  }
-  size = len(columns["source"])
-  for row in rows:
-    file = checkpoint.hypotheses_path(study / row["run"], split, row["method"])
-    if row["usual"] and file.is_file():
-      lines = data.read_lines(file)
-      if len(lines) == size:
-        columns[f"{row['run']}, {row['method']}"] = lines
-  chosen = np.linspace(0, size - 1, min(count, size)).round().astype(int)
-  return [{name: lines[i] for name, lines in columns.items()} for i in chosen]
+# Training.
 
 
 def training(study: Path) -> list[dict]:

@@ -12,6 +12,7 @@ import html
 import io
 import re
 
+from experiments.correlation import correlation
 from experiments.results import SPEED, SPEED_UP
 
 _DELTA = re.compile(r"delta\d+$")  # refinement of a single candidate
@@ -166,13 +167,16 @@ def conditions(rows: list[dict], split: str) -> list[str]:
     "bleu_truncated": "sources were cut before they were translated.",
   }
   remarks = [f" {values(f)} {text}" for f, text in remarks.items() if values(f)]
+  normalized = values("reference_normalizers")
+  if normalized:
+    normalized = f" References normalised: {normalized}."
   return [
     f"Split {split}: {values('sentences')} sentences, {values('tokens')}"
     f" tokens with EOS (EOS that a model appends is not counted); data"
     f" {values('scored_on')}.{''.join(remarks)} Models of distilled data are"
     " scored on the references, too.",
     f"BLEU: sacreBLEU {values('bleu_signature')}, with the 95 % bootstrap"
-    f" interval. chrF: {values('chrf_signature')}.",
+    f" interval. chrF: {values('chrf_signature')}." + normalized,
   ]
 
 
@@ -239,6 +243,65 @@ def speed(rows: list[dict]) -> Table:
     " only in their training data, one may have been measured for all.",
   ]
   return Table("Table 4: speed and size", columns, rows, notes)
+
+
+_FOOTING = {
+  "run": "{run}",
+  "model": "{model}",
+  "data": "{data}",
+  "log p(y given x)": "{log_p:.3f}",
+  "95 %": "{log_p_low:.3f} to {log_p_high:.3f}",
+  "estimator": "{estimator}",
+  "rank": "{log_p_rank:d}",
+  "ELBO": "{elbo:.3f}",
+  "KL": "{kl:.3f}",
+  "by the paper": "{lee2020:.3f}",
+  "its 95 %": "{lee2020_low:.3f} to {lee2020_high:.3f}",
+  "its rank": "{lee2020_rank:d}",
+  "BLEU": "{bleu:.2f}",
+  "rank by BLEU": "{bleu_rank:d}",
+}
+
+
+def footing(rows: list[dict]) -> Table | None:
+  """Rows as `sentences.footing` returns them; None without any."""
+  if not rows:
+    return None
+  return Table(
+    "Table 5: all models on one footing, and by the paper's convention",
+    _FOOTING,
+    rows,
+    [
+      "log p(y given x): nats per token of the corpus, the same tokens for all:"
+      " the length is paid for, and EOS that a model appends is paid for but"
+      " not counted. annealed is taken where every latent model has it. All"
+      " but exact are lower bounds. ELBO: likewise. KL: log q(z given x, y) -"
+      " log p(z given x), mean over the samples.",
+      "by the paper: what the paper most likely reports. Latent models:"
+      " lee2020, the true length given, per position, mean over sentences; no"
+      " likelihood. Autoregressive models: log p(y given x) per token.",
+      "95 %: bootstrap over sentences, 1,000 resamples; the noise of sampling z"
+      " is in report.csv.",
+      *_rank_correlations(rows),
+    ],
+  )
+
+
+def _rank_correlations(rows: list[dict]) -> list[str]:
+  """How the models' order by each figure goes with their order by BLEU."""
+  names = {"log_p": "log p(y given x)", "lee2020": "the paper's figure"}
+  rows = [r for r in rows if None not in (r["bleu"], r["log_p"], r["lee2020"])]
+  told = []
+  for field, name in names.items():
+    found = correlation([(row[field], row["bleu"]) for row in rows])
+    if found["spearman"] != "":
+      told.append(f"{found['spearman']:+.2f} by {name}")
+  if not told:
+    return []
+  return [
+    f"Spearman's correlation with BLEU over these {len(rows)} models:"
+    f" {', '.join(told)}."
+  ]
 
 
 # Tables of other rows.

@@ -14,6 +14,9 @@ import sacrebleu
 
 from latentnmt.types import InputError
 
+_RESAMPLES = 1000
+_SEED = 12345  # of sacreBLEU's bootstrap, unless its environment says another
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -69,13 +72,7 @@ class _CHRF(sacrebleu.CHRF):
 
 
 def _score(metric, hypotheses, references, resamples: int) -> Score:
-  if len(hypotheses) != len(references):
-    raise InputError(
-      f"{len(hypotheses)} hypotheses for {len(references)} references;"
-      " translate the same split again."
-    )
-  if not hypotheses:
-    raise InputError("There are no hypotheses to score.")
+  _check_counts(hypotheses, references)
   score = metric.corpus_score(
     list(hypotheses), [list(references)], n_bootstrap=max(resamples, 1)
   )
@@ -89,6 +86,16 @@ def _score(metric, hypotheses, references, resamples: int) -> Score:
   radius = printed.get("confidence_var", 0.0)
   low, high = max(center - radius, 0.0), min(center + radius, 100.0)
   return Score(score.score, low, high, signature)
+
+
+def _check_counts(hypotheses, references) -> None:
+  if len(hypotheses) != len(references):
+    raise InputError(
+      f"{len(hypotheses)} hypotheses for {len(references)} references;"
+      " translate the same split again."
+    )
+  if not hypotheses:
+    raise InputError("There are no hypotheses to score.")
 
 
 def per_token(nats, num_tokens) -> float:
@@ -133,3 +140,93 @@ def mean_difference(nats, truth) -> tuple[float, float]:
 def _total(values) -> float:
   # Float64, for a corpus sums up thousands of float32 sentences.
   return float(np.sum(np.asarray(values), dtype=np.float64))
+
+
+# Bootstrap over sentences.
+
+
+@dataclasses.dataclass(frozen=True)
+class Resampled:
+  """A figure of a corpus, and what it is on bootstrap resamples of sentences.
+
+  n sentences are always resampled in the same way, that of sacreBLEU's own
+  bootstrap: the difference of two figures of the same sentences is paired.
+
+  Attributes:
+    value: of the corpus itself.
+    draws: float64[resamples], of each resample.
+  """
+
+  value: float
+  draws: np.ndarray
+
+  def __sub__(self, other: "Resampled") -> "Resampled":
+    """The difference, paired by sentence."""
+    return Resampled(self.value - other.value, self.draws - other.draws)
+
+  @property
+  def interval(self) -> tuple[float, float]:
+    """Ends of the 95 % interval: the percentiles 2.5 and 97.5."""
+    low, high = np.percentile(self.draws, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def resampled_bleu(
+  hypotheses: Sequence[str],
+  references: Sequence[str],
+  *,
+  resamples: int = _RESAMPLES,
+) -> Resampled:
+  """`bleu` and its resamples.
+
+  sacreBLEU's paired bootstrap gives a p-value, but no interval of the
+  difference; these are its resamples, draw by draw.
+
+  Raises:
+    InputError: as `bleu`.
+  """
+  _check_counts(hypotheses, references)
+  metric = sacrebleu.BLEU(force=True)
+  scores = [
+    metric.corpus_score([hypothesis], [[reference]])
+    for hypothesis, reference in zip(hypotheses, references, strict=True)
+  ]
+  return _resampled(
+    [[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores],
+    _bleu_of_sums,
+    resamples,
+  )
+
+
+def _bleu_of_sums(sums: np.ndarray) -> float:
+  """BLEU of a corpus's lengths of both sides, matches and n-grams by order."""
+  correct, total = np.split(sums[2:], 2)
+  return sacrebleu.BLEU.compute_bleu(
+    list(correct), list(total), *map(int, sums[:2]), smooth_method="exp"
+  ).score
+
+
+def resampled_ratio(
+  numerators, denominators, *, resamples: int = _RESAMPLES
+) -> Resampled:
+  """A ratio of sums over sentences, such as `per_token`, and its resamples.
+
+  Args:
+    numerators: float[n], such as nats per sentence.
+    denominators: float[n], such as tokens.
+    resamples: how many.
+  """
+  columns = np.stack([numerators, denominators], axis=1)
+  return _resampled(columns, lambda sums: float(sums[0] / sums[1]), resamples)
+
+
+def _resampled(columns, figure, resamples: int) -> Resampled:
+  """figure(sums of the columns, [n, m]) of all sentences and of resamples."""
+  columns = np.asarray(columns, np.float64)
+  n = len(columns)
+  rng = np.random.default_rng(_SEED)
+  draws = []
+  for _ in range(resamples):
+    counts = np.bincount(rng.integers(n, size=n), minlength=n)
+    draws.append(figure(counts @ columns))
+  return Resampled(figure(columns.sum(0)), np.array(draws))

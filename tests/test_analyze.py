@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import analyze, page, plots, results, tables
+from experiments import analyze, page, plots, results, sentences, tables
 from experiments.correlation import correlation, correlations
 from latentnmt import checkpoint, zoo
 from latentnmt.config import ExperimentConfig, TrainConfig, to_dict
@@ -349,7 +349,7 @@ def test_each_model_is_judged_by_its_usual_decoding(study):
 
 def test_report_states_its_conditions(study):
   rows = results.collect(study, "test")
-  shown = analyze.all_tables(rows, [], results.compare(study, "test"), "test")
+  shown = analyze.all_tables(rows, [], [], [], "test")
   text = analyze.markdown("quick", shown)
   for words in (
     "signature:d",
@@ -376,7 +376,7 @@ def test_raw_data_may_be_elsewhere(study):
   rows = results.collect(study, "test")
   kinds = {row["run"]: row["data"] for row in rows}
   assert kinds == {"teacher": "raw", "gauss": None}
-  assert results.samples(study, "test", rows, 20) == []
+  assert sentences.samples(study, "test", rows, 20) == []
 
 
 def test_raw_comes_before_distilled(study):
@@ -384,6 +384,27 @@ def test_raw_comes_before_distilled(study):
   _make_run(study, "later", "gauss_tiny", fingerprint, [])
   names = [run.name for run in results.run_directories(study)]
   assert names == ["teacher", "later", "gauss"]
+
+
+def test_twins_that_differ_in_data_alone_share_one_timing(study):
+  fingerprint = checkpoint.read_config(study / "teacher").data
+  rows = [_bleu("delta1", 11.0), _bleu("delta0", 9.0)]
+  _make_run(study, "later", "gauss_tiny", fingerprint, rows)
+  _make_run(study, "flow", "flow_tiny", fingerprint, [_bleu("delta1", 8.0)])
+
+  def speeds():
+    rows = results.collect(study, "test")
+    field = f"{results.SPEED}8"
+    return {(row["run"], row["method"]): row.get(field) for row in rows}
+
+  found = speeds()
+  assert found["gauss", "delta1"] == found["later", "delta1"] == 580.0
+  assert found["later", "delta0"] is None, "which nobody measured"
+  assert found["flow", "delta1"] is None, "another model"
+  row = {"split": "test"} | _speeds("delta1", {8: 77.0})[0]
+  checkpoint.append_result(study / "later", row)
+  found = speeds()
+  assert (found["later", "delta1"], found["gauss", "delta1"]) == (77.0, 580.0)
 
 
 def test_translations_of_the_best_checkpoint_count(study):
@@ -406,6 +427,86 @@ def test_unknown_tokens_are_a_condition(study):
   rows = results.collect(study, "test")
   text = "\n".join(tables.conditions(rows, "test"))
   assert "3 sources were cut before they were translated" in text
+
+
+def test_normalised_references_are_a_condition(study):
+  names = ["unescape", "strip_romanian_diacritics"]
+  row = _bleu("delta1", 15.0, split="test", reference_normalizers=names)
+  checkpoint.append_result(study / "gauss", row)
+  rows = results.collect(study, "test")
+  text = "\n".join(tables.conditions(rows, "test"))
+  expected = "References normalised: unescape, strip_romanian_diacritics."
+  assert expected in text
+  assert "normalised" not in "\n".join(tables.conditions(rows[:1], "test"))
+
+
+# Sentences.
+
+
+def _add_likelihoods(study, **latent):
+  """Values of each sentence, for both runs."""
+  tokens = np.float32([2, 3, 4, 1])
+  exact = {"log_likelihood": -2 * tokens, "log_pl": 0 * tokens}
+  exact |= {"num_tokens": tokens, "num_positions": tokens}
+  latent = (
+    exact
+    | {
+      "log_likelihood": np.float32([-5, -6, -7, -8]),
+      "log_pl": np.float32([-1, -1, 0, 0]),
+      "elbo": np.float32([-6, -7, -8, -9]),
+      "kl": np.float32([1, 1, 1, 2]),
+      "lee2020": np.float32([-4, -4, -4, -4]),
+      "num_positions": np.float32([4, 4, 4, 4]),
+    }
+    | latent
+  )
+  for run, step, values in ("teacher", 100, exact), ("gauss", 200, latent):
+    (study / run / "likelihood").mkdir()
+    np.savez(study / run / "likelihood" / f"test.{step}.npz", **values)
+
+
+def _footing(study):
+  rows = results.collect(study, "test")
+  found = sentences.footing(rows, sentences.Sentences(study, "test", rows))
+  return cells(tables.footing(found)) if found else found
+
+
+def test_all_models_stand_on_one_footing(study):
+  assert _footing(study) == [] and tables.footing([]) is None
+  _add_likelihoods(study)
+  teacher, gauss = _footing(study)
+  assert teacher["log p(y given x)"] == "-2.000" == teacher["by the paper"]
+  assert teacher["95 %"] == "-2.000 to -2.000" and teacher["KL"] == ""
+  assert gauss["log p(y given x)"] == "-2.800", "28 nats of ten tokens"
+  assert gauss["ELBO"] == "-3.200" and gauss["KL"] == "0.500"
+  assert gauss["by the paper"] == "-1.000", "the mean of -4 / 4 positions"
+  assert gauss["estimator"] == "iwae"
+  ranks = "rank", "its rank", "rank by BLEU"
+  assert [teacher[name] for name in ranks] == ["1", "2", "1"]
+  assert [gauss[name] for name in ranks] == ["2", "1", "2"]
+
+
+def test_annealed_stands_for_latent_models_that_all_have_it(study):
+  _add_likelihoods(study, annealed=np.float32([-1, -1, -1, -1]))
+  teacher, gauss = _footing(study)
+  assert teacher["estimator"] == "exact" and gauss["estimator"] == "annealed"
+  assert gauss["log p(y given x)"] == "-0.600", "2 of the length, 4 of y"
+  fingerprint = checkpoint.read_config(study / "teacher").data
+  _make_run(study, "later", "gauss_tiny", fingerprint, [])
+  _, later, gauss = _footing(study)
+  assert later["log p(y given x)"] == "–" == later["rank"]
+  assert gauss["log p(y given x)"] == "-2.800"
+
+
+def test_translations_are_resampled_where_they_are_whole(study):
+  rows = results.collect(study, "test")
+  lines = sentences.Sentences(study, "test", rows)
+  gauss, teacher = rows[-1], rows[0]
+  assert lines.bleu(gauss).value == 0.0
+  assert lines.bleu(gauss, "delta0") is None, "no such file"
+  (study / "teacher" / "hypotheses").mkdir()
+  checkpoint.write_hypotheses(study / "teacher", "test", "beam4", ["a"])
+  assert lines.bleu(teacher) is None, "a line for four"
 
 
 def test_truth_gives_a_table(study):
@@ -491,8 +592,12 @@ class _Page(html.parser.HTMLParser):
 
 def test_the_binary_writes_the_report(study, binary):
   _add_checkpoints(study, "dev")
-  done = binary("analyze", f"--study={study}", "--samples=2")
+  _add_likelihoods(study)
+  flags = "--samples=2", "--findings", "--paper=wmt14_en_de"
+  done = binary("analyze", f"--study={study}", *flags)
   assert done.status == 0, done.stderr
+  found = (study / "findings.md").read_text()
+  assert found in done.stdout and "supported: 1 for" in found
   assert (study / "report.md").read_text() in done.stdout
   assert len((study / "report.csv").read_text().splitlines()) == 5
   assert len((study / "checkpoints.csv").read_text().splitlines()) == 11
@@ -502,7 +607,8 @@ def test_the_binary_writes_the_report(study, binary):
   images = [r for r in found.references if r.startswith("data:image/svg+xml")]
   assert len(images) == 4 and set(found.references) <= inside | set(images)
   assert not re.search(r"@import|url\(|<script|<link", text)
-  assert "viewport" in text and "Table 2" in text
+  assert "viewport" in text and "Table 2" in text and "Table 5" in text
+  assert "What the findings rest on" in text and "its Table 4" in text
   assert {"<b>ein</b> & zwei", "<i>", "d", "gauss, delta1"} <= set(found.texts)
   assert "b" not in found.texts, "not one of the two"
   assert "Plots need matplotlib" not in text
