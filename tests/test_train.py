@@ -9,6 +9,7 @@ import os
 
 import chex
 import jax
+from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -83,7 +84,7 @@ def _state(config):
   return train.TrainState(
     jnp.int32(3),
     params := {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)},
-    train.make_optimizer(config.train).init(params),
+    train.make_optimizer(config.train).init(ravel_pytree(params)[0]),
   )
 
 
@@ -225,7 +226,8 @@ def test_a_prior_is_initialised_once_however_often_a_run_is_interrupted(
   assert before.step == 2 and new
   assert checkpoint.steps(tmp_path / "run") == []
   moments = before.opt_state.inner_state[1]
-  for tree in before.params, moments.mu, moments.nu:
+  _, unravel = ravel_pytree(before.params)
+  for tree in before.params, unravel(moments.mu), unravel(moments.nu):
     chex.assert_trees_all_equal(tree["prior"]["m"], jnp.zeros(4))
   after, new = fit("run", at=3)
   assert after.step == 3 and new
