@@ -21,7 +21,7 @@ from experiments.recipe import (
 _TEACHER = Run(
   "transformer_tiny",
   (
-    *steps(360, 1),
+    *steps(320, 1),
     "train.max_length=40",
     "train.max_shapes=4",
     "train.warmup=200",
@@ -36,14 +36,14 @@ _TEACHER = Run(
 _GAUSS = Run(
   "gauss_tiny",
   (
-    *steps(200, 1),
+    *steps(160, 1),
     "train.batch_tokens=2048",
     "train.max_length=40",
     "train.shapes=((16, 12), (24, 20), (40, 40))",
     "train.warmup=100",
     "train.learning_rate=0.6",
     "train.kl_start=40",
-    "train.kl_ramp=100",
+    "train.kl_ramp=80",
     "train.free_nats=0.3",
     "model.posterior_gain=2.0",
   ),
