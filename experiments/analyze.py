@@ -9,6 +9,7 @@ Reads the runs below the study's folder and writes there
                    file; plots where matplotlib is installed
   report.csv       every figure with all digits, a row per run and decoding
   checkpoints.csv  likelihood and BLEU of each checkpoint that has both
+  footing.csv      Table 5 with all digits
   findings.md      with --findings: each claim of the paper, checked on these
                    results, and what the verdict rests on; printed, too
 
@@ -71,6 +72,7 @@ def main(argv):
   common.write_text(study / "report.md", text)
   common.write_text(study / "report.csv", tables.as_csv(rows))
   common.write_text(study / "checkpoints.csv", tables.as_csv(points))
+  common.write_text(study / "footing.csv", tables.as_csv(footing))
   sections = [(t.title, tables.as_html(t)) for t in (*shown, *checked)]
   sections += figures(study, rows, points, split)
   texts = sentences.samples(study, split, rows, _SAMPLES.value)

@@ -204,7 +204,7 @@ def verdict(claim: Claim, comparisons: list[Comparison]) -> str:
   """
   said = [comparison.says for comparison in comparisons]
   if not said:
-    return f"undecided: needs {claim.needs}"
+    return "undecided"
   counts = [f"{said.count(s)} {s}" for s in (FOR, AGAINST, OPEN) if s in said]
   one, every = (FOR, AGAINST) if claim.exists else (AGAINST, FOR)
   words = {FOR: "supported", AGAINST: "contradicted", OPEN: "undecided"}
@@ -236,7 +236,8 @@ def check(
       line[reading] = verdict(claim, found)
       for comparison in found:
         readings.setdefault(comparison, []).append(reading)
-    verdicts.append(line | {"verdict": line[LOG_P]})
+    needs = "" if readings else claim.needs
+    verdicts.append(line | {"verdict": line[LOG_P], "needs": needs})
     for comparison, names in readings.items():
       by = ", ".join(names) if claim.likelihood else ""
       evidence.append(line | {"by": by} | vars(comparison))
@@ -265,6 +266,7 @@ def _verdicts(rows: list[dict], models: Models) -> Table:
       "claim": "{claim}",
       "verdict": "{verdict}",
       "by lee2020": "{lee2020}",
+      "for which is needed": "{needs}",
     },
     rows,
     [

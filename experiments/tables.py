@@ -247,7 +247,6 @@ def speed(rows: list[dict]) -> Table:
 
 _FOOTING = {
   "run": "{run}",
-  "model": "{model}",
   "data": "{data}",
   "log p(y given x)": "{log_p:.3f}",
   "95 %": "{log_p_low:.3f} to {log_p_high:.3f}",
@@ -255,7 +254,7 @@ _FOOTING = {
   "rank": "{log_p_rank:d}",
   "ELBO": "{elbo:.3f}",
   "KL": "{kl:.3f}",
-  "by the paper": "{lee2020:.3f}",
+  "paper's convention": "{lee2020:.3f}",
   "its 95 %": "{lee2020_low:.3f} to {lee2020_high:.3f}",
   "its rank": "{lee2020_rank:d}",
   "BLEU": "{bleu:.2f}",
@@ -277,7 +276,7 @@ def footing(rows: list[dict]) -> Table | None:
       " not counted. annealed is taken where every latent model has it. All"
       " but exact are lower bounds. ELBO: likewise. KL: log q(z given x, y) -"
       " log p(z given x), mean over the samples.",
-      "by the paper: what the paper most likely reports. Latent models:"
+      "paper's convention: what it most likely reports. Latent models:"
       " lee2020, the true length given, per position, mean over sentences; no"
       " likelihood. Autoregressive models: log p(y given x) per token.",
       "95 %: bootstrap over sentences, 1,000 resamples; the noise of sampling z"

@@ -475,11 +475,13 @@ def test_all_models_stand_on_one_footing(study):
   assert _footing(study) == [] and tables.footing([]) is None
   _add_likelihoods(study)
   teacher, gauss = _footing(study)
-  assert teacher["log p(y given x)"] == "-2.000" == teacher["by the paper"]
+  assert (
+    teacher["log p(y given x)"] == "-2.000" == teacher["paper's convention"]
+  )
   assert teacher["95 %"] == "-2.000 to -2.000" and teacher["KL"] == ""
   assert gauss["log p(y given x)"] == "-2.800", "28 nats of ten tokens"
   assert gauss["ELBO"] == "-3.200" and gauss["KL"] == "0.500"
-  assert gauss["by the paper"] == "-1.000", "the mean of -4 / 4 positions"
+  assert gauss["paper's convention"] == "-1.000", "the mean of -4 / 4 positions"
   assert gauss["estimator"] == "iwae"
   ranks = "rank", "its rank", "rank by BLEU"
   assert [teacher[name] for name in ranks] == ["1", "2", "1"]
@@ -601,6 +603,7 @@ def test_the_binary_writes_the_report(study, binary):
   assert (study / "report.md").read_text() in done.stdout
   assert len((study / "report.csv").read_text().splitlines()) == 5
   assert len((study / "checkpoints.csv").read_text().splitlines()) == 11
+  assert len((study / "footing.csv").read_text().splitlines()) == 3
   text = (study / "report.html").read_text()
   found = _Page(text)
   inside = {f"#{name}" for name in found.ids}

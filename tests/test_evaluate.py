@@ -261,6 +261,28 @@ def test_bleu_of_every_checkpoint_and_what_the_model_says(
   assert not any("bound_per_token" in row for row in rows)
 
 
+def test_bleu_names_what_the_references_went_through(study, binary, tmp_path):
+  splits = {s: (_lines(3, 1), _lines(3, 2)) for s in ("train", "dev", "test")}
+  tokenizer = PreparedData.open(study / "data").tokenizer
+  data = prepare(
+    Corpus(splits, ("en", "ro"), "a test"),
+    tmp_path / "data",
+    normalizers=("unescape", "strip_romanian_diacritics"),
+    tokenizer=tokenizer,
+  )
+  run = shutil.copytree(study / "ar", tmp_path / "run")
+  shutil.rmtree(run / "hypotheses", ignore_errors=True)
+  (run / "results.jsonl").unlink(missing_ok=True)
+  lines = data.targets("test")
+  _translated(run, data.fingerprint, "test", "greedy", lines)
+  flags = f"--run={run}", f"--data={data.path}", "--resamples=0"
+  done = binary("evaluate_bleu", *flags)
+  assert done.status == 0, done.stderr
+  expected = ["unescape", "strip_romanian_diacritics"]
+  names = [row["reference_normalizers"] for row in _results(run)]
+  assert names == [expected, expected]
+
+
 def _translated(run, fingerprint, split, method, lines, step=7, **told):
   """Writes what `translate` would."""
   path = checkpoint.write_hypotheses(run, split, method, lines)
