@@ -230,6 +230,7 @@ def _report(provenance: dict, pairs: int, parts: list[dict]) -> dict:
   translated = sum(len(part["ids"]) for part in parts)
   rate = translated / sum(part["seconds"] for part in parts)
   devices = sorted({part.get("device", "unknown") for part in parts})
+  date = datetime.date.today().isoformat()
   print(
     f"{translated:,} of {pairs:,} training sources translated by"
     f" {provenance['method']}, {rate:.1f} sentences/s a process with"
@@ -245,19 +246,19 @@ def _report(provenance: dict, pairs: int, parts: list[dict]) -> dict:
   }
   checkpoint.append_result(_RUN.value, row)
   return {
-    "signature": signature(provenance),
-    "date": datetime.date.today().isoformat(),
+    "signature": signature(provenance, date),
+    "date": date,
     "translated": translated,
-    "kept": pairs - translated,
+    "kept_references": pairs - translated,
     "sentences_per_second": round(rate, 1),
     "devices": devices,
   }
 
 
-def signature(provenance: dict) -> str:
+def signature(provenance: dict, date: str) -> str:
   """One line that tells what made the targets, as sacreBLEU's does of BLEU."""
   versions = {"latentnmt": latentnmt.__version__, "jax": jax.__version__}
-  parts = {**provenance, **versions}
+  parts = {**provenance, **versions, "date": date}
   return "|".join(f"{name}:{value}" for name, value in parts.items())
 
 

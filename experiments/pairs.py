@@ -191,25 +191,29 @@ def _recipe(corpus: _Corpus, sweep: Sweep | None = None, **fields) -> Recipe:
   )
 
 
-def _pair(corpus: _Corpus, *, swap: bool = False) -> Recipe:
+def _pair(name: str, corpus: _Corpus) -> Recipe:
   """The paper's study of one direction of a corpus."""
-  source, target = corpus.name.split("_")[1:][:: -1 if swap else 1]
+  source, target = name.split("_")[1:]
   return _recipe(
     corpus,
     _SWEEP,
     summary=f"The paper's row: {corpus.title}, {source} to {target}.",
     vocab_size=32_000,
-    prepare={"swap": "true"} if swap else {},
+    prepare={} if name == corpus.name else {"swap": "true"},
     expected="about the paper's Table 1, which gives no sacreBLEU signature",
+    paper=name,
   )
 
 
 PAIRS: dict[str, Recipe] = {
-  "wmt14_en_de": _pair(_WMT14, swap=True),
-  "wmt14_de_en": _pair(_WMT14),
-  "wmt16_en_ro": _pair(_WMT16, swap=True),
-  "wmt16_ro_en": _pair(_WMT16),
-  "iwslt16_de_en": _pair(_IWSLT16),
+  name: _pair(name, corpus)
+  for name, corpus in {
+    "wmt14_en_de": _WMT14,
+    "wmt14_de_en": _WMT14,
+    "wmt16_en_ro": _WMT16,
+    "wmt16_ro_en": _WMT16,
+    "iwslt16_de_en": _IWSLT16,
+  }.items()
 }
 
 TATOEBA = _recipe(

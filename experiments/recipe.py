@@ -65,6 +65,7 @@ class Recipe:
     checkpoint_samples: K of the likelihood of every kept checkpoint on dev;
       0 for a study that does not score them.
     batch_sizes: sentences decoded at once in the benchmark.
+    paper: language pair of which the paper's own figures stand beside.
   """
 
   summary: str
@@ -81,6 +82,7 @@ class Recipe:
   samples: int = 100
   checkpoint_samples: int = 0
   batch_sizes: tuple[int, ...] = (1, 32)
+  paper: str | None = None
 
   def stage_seconds(self, stage: str) -> float:
     """Expected seconds of a stage, by its name or else by its kind."""

@@ -270,14 +270,16 @@ class Study:
     )
 
   def _analyze(self) -> Stage:
+    reports = [f"report.{kind}" for kind in ("md", "csv", "html")]
+    beside = {"paper": self.recipe.paper} if self.recipe.paper else {}
     return self._stage(
       "analyze",
       "analyze",
       inputs=self._results(),
-      outputs=[
-        self.folder / f"report.{kind}" for kind in ("md", "csv", "html")
-      ],
+      outputs=[self.folder / name for name in (*reports, "findings.md")],
       study=self.folder,
+      findings="true",
+      **beside,
     )
 
 

@@ -1,4 +1,4 @@
-"""Chooses settings by dev BLEU: a short training at every point of a grid.
+r"""Chooses settings by dev BLEU: a short training at every point of a grid.
 
   python -m experiments.sweep --preset=gauss_base --data=data/wmt14_en_de \
     --out=runs/wmt14_en_de/sweep/gauss_base.json --set=train.steps=30000 \

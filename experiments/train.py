@@ -1,4 +1,4 @@
-"""Trains a preset on prepared data, or continues a run that was cut off.
+r"""Trains a preset on prepared data, or continues a run that was cut off.
 
   python -m experiments.train --preset=gauss_tiny --data=data/embedded \
     --run=runs/my/gauss --set=train.steps=2000 --set=model.channels=16

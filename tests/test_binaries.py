@@ -25,6 +25,8 @@ pytestmark = pytest.mark.slow  # the study takes a minute
 RECIPE = RECIPES["tiny"]
 RUNS = list(RECIPE.runs)
 METHODS = [(name, m) for name, run in RECIPE.runs.items() for m in run.methods]
+# What a model was trained on does not change its size and speed.
+TIMED = [name for name, run in RECIPE.runs.items() if not run.distilled]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,8 @@ def test_results_tell_their_conditions(tiny, run, method):
   [bleu] = find("bleu", method=method)
   assert 0 <= bleu["value"] <= 100 and bleu["signature"].startswith("nrefs:1")
   speeds = find("sentences_per_second", method=method)
-  assert {row["batch_size"] for row in speeds} == set(RECIPE.batch_sizes)
+  sizes = set(RECIPE.batch_sizes) if run in TIMED else set()
+  assert {row["batch_size"] for row in speeds} == sizes
   for row in speeds:
     assert 0 < row["lowest"] <= row["value"] <= row["highest"]
     assert row["device"] and row["compile_seconds"] >= 0
@@ -146,7 +149,7 @@ def test_every_kept_checkpoint_is_scored(tiny, run):
   assert scored == {"bleu": kept, "nats_per_token": kept} and len(kept) == 2
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", TIMED)
 def test_parameters_are_counted(tiny, run):
   _, params, _ = checkpoint.load(tiny.folder / run)
   rows = checkpoint.read_results(tiny.folder / run)

@@ -92,7 +92,7 @@ def test_data_tell_what_made_them(run_distill, tmp_path):
   run_distill(tmp_path / "new")
   told = data.PreparedData.open(tmp_path / "new").meta["targets"]
   assert "|step:3|method:greedy|latentnmt:" in told["signature"]
-  assert told["translated"] + told["kept"] == 60
+  assert told["translated"] + told["kept_references"] == 60
   assert told["date"] and told["devices"] and told["sentences_per_second"] > 0
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import test_zoo
 
-from experiments import pairs, sweep
+from experiments import pairs, paper, sweep
 from experiments.pairs import PAIRS
 from experiments.recipes import RECIPES
 from experiments.study import Study
@@ -218,3 +218,16 @@ def test_times_are_for_the_presets_at_their_size():
   exact = {k: 1e6 * v for k, v in test_zoo.COUNTS.items()} | test_zoo.FLOWS
   for name, count in pairs._PARAMETERS.items():
     assert count == pytest.approx(exact[name], rel=0.03), name
+
+
+def test_a_report_checks_the_findings(stages):
+  *_, last = stages
+  assert last.command[0] == "analyze" and "--findings=true" in last.command
+  assert "findings.md" in {path.name for path in last.outputs}
+
+
+def test_the_figures_of_a_pair_are_its_own(pair, tmp_path):
+  *_, last = Study(PAIRS[pair], tmp_path).stages()
+  assert f"--paper={pair}" in last.command and pair in paper.NAMES
+  shown = {preset.removesuffix("_iwslt") for preset in TABLE_1[pair[:-6]]}
+  assert shown == set(paper.QUALITY[pair])
