@@ -33,6 +33,7 @@ from collections.abc import Iterator, Sequence
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 import subprocess
 import sys
 import tempfile
@@ -144,19 +145,23 @@ def _check_flags() -> None:
 
 def _alone() -> Iterator[dict]:
   """Rows that this process measures, then those of its peers."""
-  subject = _trained() if _RUN.value else _random()
-  about = {"model": _PRESET.value or _RUN.value, "system": _SYSTEM.value}
-  dtype = subject.config.model.transformer.dtype
-  with_floors = bool(_PRESET.value) or set(_TASKS.value) - {"decode"}
-  if _MACHINE.value and with_floors and _SYSTEM.value == "latentnmt":
+  config = checkpoint.read_config(_RUN.value) if _RUN.value else _configured()
+  dtype, tasks = config.model.transformer.dtype, set(_TASKS.value)
+  if _PEERS.value or _SYSTEM.value in peers.SYSTEMS:
+    peers.check_config(config.model)
+  if "machine" in tasks:
     yield _machine(dtype)
+  elif _MACHINE.value and (_PRESET.value or tasks - {"decode"}):
+    # In another process, and before this one takes memory.
+    dtype_ = f"--set=model.transformer.dtype={dtype}"
+    yield from _child(["--preset=transformer_tiny", "--tasks=machine", dtype_])
+  name = _PRESET.value or Path(_RUN.value).name
+  about = {"model": name, "system": _SYSTEM.value, "dtype": dtype}
   measure = _ours if _SYSTEM.value == "latentnmt" else _of_peer
-  for row in measure(subject):
-    yield about | {"dtype": dtype} | row
-  if _PEERS.value:
-    peers.check_subject(subject.config.model)
-    for system in peers.SYSTEMS:
-      yield from _child([*sys.argv[1:], "--nopeers", f"--system={system}"])
+  for row in measure(_trained(config) if _RUN.value else _random(config)):
+    yield about | row
+  for system in peers.SYSTEMS if _PEERS.value else ():
+    yield from _child([*sys.argv[1:], "--nopeers", f"--system={system}"])
 
 
 def _machine(dtype: str) -> dict:
@@ -180,7 +185,6 @@ def _ours(subject: workloads.Subject) -> Iterator[dict]:
 
 def _of_peer(subject: workloads.Subject) -> Iterator[dict]:
   system, repeats = _SYSTEM.value, _REPEATS.value
-  peers.check_subject(subject.config.model)
   if "decode" in _TASKS.value:
     for method in _methods(subject.config.model):
       for size in map(int, _BATCH_SIZES.value):
@@ -197,14 +201,12 @@ def _methods(config) -> list[decode.Method]:
   return [decode.parse_method(name) for name in _METHODS.value or usual]
 
 
-def _trained() -> workloads.Subject:
+def _trained(config: ExperimentConfig) -> workloads.Subject:
   if not _DATA.value:
     raise InputError("Give --data for the sentences to decode with --run.")
   prepared = data.PreparedData.open(_DATA.value)
   (step,) = common.checkpoint_steps(_RUN.value)
-  model, params, tokenizer = checkpoint.load(_RUN.value, step)
-  del model
-  config = checkpoint.read_config(_RUN.value)
+  _, params, tokenizer = checkpoint.load(_RUN.value, step)
   rankings = common.rankings(_methods(config.model), tokenizer)
   return workloads.Subject(
     config,
@@ -230,17 +232,18 @@ def of_median_length(x: list[list[int]], y: list[list[int]]) -> Batch:
   )
 
 
-def _random() -> workloads.Subject:
+def _configured() -> ExperimentConfig:
   model = zoo.config(_PRESET.value, vocab_size=_VOCAB_SIZE.value)
   if isinstance(model, LatentConfig):
     # A posterior that sees its target: else all refinements would be the same.
     model = dataclasses.replace(model, posterior_gain=2.0)
   config = ExperimentConfig(model, TrainConfig(), _PRESET.value)
+  return override(config, *_SET.value)
+
+
+def _random(config: ExperimentConfig) -> workloads.Subject:
   return workloads.random_subject(
-    override(config, *_SET.value),
-    pairs=256,
-    source_length=_SOURCE_LENGTH.value,
-    target_length=_TARGET_LENGTH.value,
+    config, 256, _SOURCE_LENGTH.value, _TARGET_LENGTH.value
   )
 
 
@@ -279,9 +282,9 @@ def _with_cached(rows: list[dict], again: list[dict]) -> list[dict]:
 
 def _child(arguments: Sequence[str]) -> Iterator[dict]:
   """Rows that a process of this binary prints, or that it failed."""
-  command = [sys.executable, "-m", "experiments.benchmark", "--nomachine"]
+  command = [sys.executable, "-m", "experiments.benchmark", *arguments]
   with subprocess.Popen(
-    [*command, *arguments], stdout=subprocess.PIPE, text=True
+    [*command, "--nomachine"], stdout=subprocess.PIPE, text=True
   ) as process:
     for line in process.stdout:
       if line.startswith("{"):

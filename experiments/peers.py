@@ -44,7 +44,7 @@ def check() -> None:
     )
 
 
-def check_subject(config) -> None:
+def check_config(config) -> None:
   """Refuses models that the peers do not have.
 
   Raises:
@@ -138,6 +138,7 @@ def _ctranslate2(
     _check_steps("CTranslate2", lengths, subject.length)
     times, threads = _quickest(settings, repeats, desc)
   return times, {
+    "dtype": compute_type,
     "threads": threads,
     "parameters": parameters,
     "version": f"ctranslate2 {ctranslate2.__version__}",

@@ -29,27 +29,26 @@ def _cpu(with_peers: bool, preset: str | None) -> list[Process]:
   """Base presets, at batch 1 and 64, and what needs much memory."""
   base = "transformer_base", "gauss_base", "flow_base"
   systems = peers.SYSTEMS if with_peers else ()
+  single = "batch_sizes=1 batches=4"
+  large = "batch_sizes=64 batches=1 repeats=3"
   processes = []
-  for shape in ("batch_sizes=1 batches=8", "batch_sizes=64 batches=1"):
-    processes.append(_process(f"preset=transformer_base {shape}", True))
+  for shape, cached in ((single, True), (large, False)):
+    processes.append(_process(f"preset={base[0]} {shape}", cached))
     processes += [
-      _process(f"preset=transformer_base {shape} system={system}")
+      _process(f"preset={base[0]} {shape} system={system}")
       for system in systems
     ]
-    processes += [_process(f"preset={name} {shape}", True) for name in base[1:]]
-  processes.append(_process("preset=transformer_base tasks=train", True))
+    processes += [_process(f"preset={p} {shape}", cached) for p in base[1:]]
+  train = "tasks=train repeats=3"
+  processes += [_process(f"preset={name} {train}", True) for name in base]
   if with_peers:
-    processes.append(
-      _process("preset=transformer_base tasks=train system=huggingface")
-    )
-  for name in base[1:]:
-    processes.append(_process(f"preset={name} tasks=train repeats=3", True))
-    processes.append(
-      _process(f"preset={name} tasks=likelihood repeats=3", True)
-    )
-  processes.append(
-    _process("preset=transformer_large batch_sizes=64 batches=1 repeats=2")
-  )
+    processes.append(_process(f"preset={base[0]} {train} system=huggingface"))
+  processes += [
+    _process(f"preset={name} tasks=likelihood repeats=3", True)
+    for name in base[1:]
+  ]
+  memory = "preset=transformer_large batch_sizes=64 batches=1 repeats=1"
+  processes.append(_process(memory))
   return _chosen(processes, "", preset)
 
 
@@ -88,7 +87,7 @@ def _chosen(processes, dtype: str, preset: str | None) -> list[Process]:
   own = [
     p for p in processes if preset is None or f"--preset={preset}" in p.flags
   ]
-  machine = "preset=transformer_tiny tasks=machine machine=true"
+  machine = "preset=transformer_tiny tasks=machine"
   return [_process(f"{machine} {dtype}"), *own]
 
 
@@ -127,7 +126,7 @@ def table(rows: Sequence[dict]) -> str:
     if any(row["system"] == system for row in measured)
   ]
   names = [
-    "model", "task", "system", "batch", "figure", "range", "seconds", "floor s",
+    "model", "task", "system", "batch", "figure", "range", "s/batch", "floor s",
     "of peak", "compile s", "cached s", "GB", *(f"x {r}" for r in references),
   ]  # fmt: skip
   lines = [*_conditions(rows), "", f"| {' | '.join(names)} |"]
@@ -151,7 +150,7 @@ def _conditions(rows: Sequence[dict]) -> list[str]:
       )
     elif row["metric"] == "parameters":
       lines.append(f"{row['model']}: {row['value']:,} parameters")
-    elif row["metric"] in _UNITS:
+    elif row["metric"] in _UNITS and row["system"] == "latentnmt":
       target = f" and {row['target_length']} target" if "steps" in row else ""
       lines.append(
         f"{row['source_length']} source{target} tokens ({row['split']}),"
@@ -163,12 +162,15 @@ def _conditions(rows: Sequence[dict]) -> list[str]:
 
 
 def _cells(row: dict) -> list[str]:
+  samples = row.get("K")
   task = {
     "sentences_per_second": row.get("method", ""),
     "target_tokens_per_second": "training",
-    "likelihood_seconds_per_sentence": f"likelihood K={row.get('K') or 1}",
+    "likelihood_seconds_per_sentence": (
+      f"likelihood, K = {samples:,}" if samples else "likelihood"
+    ),
   }[row["metric"]]
-  threads = f" ({row['threads']} threads)" if "threads" in row else ""
+  threads = f" (threads {row['threads']})" if "threads" in row else ""
   rate = _number(row["value"])
   return [
     row["model"],

@@ -57,7 +57,7 @@ class Subject:
   @functools.cached_property
   def params(self) -> Params:
     """Parameters, made when they are first needed: training has its own."""
-    return self.make_params()
+    return jax.block_until_ready(self.make_params())
 
   @property
   def num_parameters(self) -> int:
@@ -311,10 +311,11 @@ def training(subject: Subject, batch_tokens: int, repeats: int) -> dict:
   batch = subject.rows(rows)
   batch_ = sharding.put(batch, mesh)
   programs = Programs(subject.model, subject.config, mesh)
-  state = jax.jit(
+  init = jax.jit(
     lambda: init_state(subject.model, subject.config.train),
     out_shardings=sharding.replicated(mesh),
-  )()
+  )
+  state = jax.block_until_ready(init())
   programs.compile(state, [(len(batch.x), batch.x.shape[1], length)])
 
   def step():
@@ -363,7 +364,7 @@ def training_work(
 
 def scoring(subject: Subject, samples: int, size: int, repeats: int) -> dict:
   """Seconds per sentence of log p(y|x), `size` sentences at once."""
-  batch, key = subject.rows(size), jax.random.key(0)
+  batch, key, params = subject.rows(size), jax.random.key(0), subject.params
 
   def score(params):
     return likelihood.log_likelihood(
@@ -371,7 +372,7 @@ def scoring(subject: Subject, samples: int, size: int, repeats: int) -> dict:
     )
 
   latent = isinstance(subject.config.model, LatentConfig)
-  times = timed(lambda: score(subject.params), repeats, f"likelihood x {size}")
+  times = timed(lambda: score(params), repeats, f"likelihood x {size}")
   seconds = [t / size for t in times.seconds]
   return {
     "metric": "likelihood_seconds_per_sentence",
@@ -384,7 +385,7 @@ def scoring(subject: Subject, samples: int, size: int, repeats: int) -> dict:
     "batch_size": size,
     "source_length": batch.x.shape[1],
     "target_length": batch.y.shape[1],
-    **dataclasses.asdict(floors.count(score, subject.params)),
+    **dataclasses.asdict(floors.count(score, params)),
     "compile_seconds": times.compiling,
     "peak_bytes": peak_bytes(),
     "device": common.device_description(),

@@ -213,7 +213,7 @@ def test_peers_are_asked_for_where_they_are_missing(monkeypatch):
   with pytest.raises(ValueError, match="pip install 'latentnmt.peers.'"):
     peers.check()
   with pytest.raises(ValueError, match="autoregressive"):
-    peers.check_subject(zoo.config("gauss_tiny", vocab_size=V))
+    peers.check_config(zoo.config("gauss_tiny", vocab_size=V))
 
 
 # Tables.
@@ -269,7 +269,7 @@ def test_table_compares_with_peers_and_floors():
   assert (named["of peak"], named["GB"], named["floor s"]) == (
     "50%", "2.0", "0.0500",
   )  # fmt: skip
-  assert "huggingface (2 threads)" in second and "| 1.00 |" in second
+  assert "huggingface (threads 2)" in second and "| 1.00 |" in second
 
 
 # Peers, where they are installed.
@@ -283,14 +283,14 @@ def test_ctranslate2_computes_the_same_model(tmp_path):
   found = translator.translate_batch(
     [[str(i) for i in row] for row in own.batch.x],
     beam_size=1, max_decoding_length=5, min_decoding_length=5,
-    suppress_sequences=[[str(PAD)]], return_scores=True, length_penalty=0,
+    return_scores=True, length_penalty=0,
   )  # fmt: skip
   ours = decode.translate(own.decoder, own.params, own.batch.x, Greedy())
   for result, tokens in zip(found, np.asarray(ours.tokens), strict=True):
     assert list(map(int, result.hypotheses[0])) == tokens[0, :5].tolist()
   scores = [result.scores[0] for result in found]
-  # Ours has EOS in the end for certain, and no EOS before.
-  np.testing.assert_allclose(scores, ours.scores[:, 0], rtol=1e-3)
+  # Neither knows EOS before its end, and there ours is certain of it.
+  np.testing.assert_allclose(scores, ours.scores[:, 0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("system", peers.SYSTEMS)
