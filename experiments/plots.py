@@ -164,17 +164,32 @@ def scatter(rows: list[dict], points: list[dict], split: str) -> list[Figure]:
   runs = [point["run"] for point in points]
   if any(runs.count(run) > 1 for run in runs):
     ends = {point["run"]: point for point in points}.values()
+    near = _near(points)
+    far = len(points) - len(near)
     figures.append(
       _draw(
         f"BLEU against log-likelihood: checkpoints, on {points[0]['split']}",
         "Small marks are checkpoints, joined in the order of training; the"
-        " large one is the last.",
+        " large one is the last."
+        + (f" Too far left to be shown, early ones: {far}." if far else ""),
         3.9,
         1,
-        lambda panels: _scatter(panels[0], Look(rows), list(ends), points),
+        lambda panels: _scatter(panels[0], Look(rows), list(ends), near),
       )
     )
   return figures
+
+
+def _near(points: list[dict]) -> list[dict]:
+  """Without checkpoints so unlikely that the others would be one spot.
+
+  Such are those from before the KL term: below the median by more than five
+  times what the best is above it.
+  """
+  values = sorted(point["log_likelihood"] for point in points)
+  median = values[len(values) // 2]
+  lowest = median - 5 * (values[-1] - median)
+  return [point for point in points if point["log_likelihood"] >= lowest]
 
 
 def _scatter(axes, look: Look, large: list[dict], small: list[dict]) -> None:

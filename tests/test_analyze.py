@@ -668,6 +668,9 @@ def test_plots_are_there_for_what_there_is():
   assert "checkpoints, on dev" in figure.title
   again = plots.scatter([bare], _points(4), "test")[0]
   assert figure.svg == again.svg, "a report does not change by itself"
+  far = POINT | {"step": 9, "bleu": 0.0, "log_likelihood": -100.0}
+  (figure,) = plots.scatter([bare], [far, *_points(4)], "test")
+  assert figure.caption.endswith("Too far left to be shown, early ones: 1.")
 
 
 def test_families_have_their_colours_whatever_the_study():
