@@ -31,7 +31,6 @@ Whole tables, each line of them measured in a process of its own:
 
 from collections.abc import Iterator, Sequence
 import dataclasses
-import itertools
 import json
 from pathlib import Path
 import subprocess
@@ -274,9 +273,11 @@ def _suite() -> Iterator[dict]:
 def _with_cached(rows: list[dict], again: list[dict]) -> list[dict]:
   """Rows with the compile_seconds of the same ones measured once more."""
   name = "compile_seconds"
+  if len(rows) != len(again):  # one of the two failed
+    return rows
   return [
     row | ({f"cached_{name}": other[name]} if name in other else {})
-    for row, other in itertools.zip_longest(rows, again, fillvalue={})
+    for row, other in zip(rows, again, strict=True)
   ]
 
 
