@@ -216,6 +216,30 @@ def test_neither_direction_factorises_a_matrix(initialised):
   assert "triangular_solve" not in found["inverse"]
 
 
+def equations(jaxpr):
+  """All equations in a jaxpr, at any depth."""
+  for equation in jaxpr.eqns:
+    yield equation
+    for value in jax.tree.leaves(tuple(equation.params.values())):
+      inner = getattr(value, "jaxpr", value)
+      if hasattr(inner, "eqns"):
+        yield from equations(inner)
+
+
+def test_matrices_are_factorised_and_solved_one_at_a_time():
+  """Two batches of them at once wait for each other on a CPU, for ever."""
+  z, mask, source = ten_by_three(64)  # two heads
+  conv = Invertible1x1("c")
+  init = functools.partial(conv.init, method="forward")
+  found = [
+    (equation.primitive.name, equation.invars[0].aval.ndim)
+    for equation in equations(jax.make_jaxpr(init)(KEY, z, mask, source).jaxpr)
+    if equation.primitive.name in ("lu", "geqrf", "qr", "triangular_solve")
+  ]
+  assert {"lu", "triangular_solve"} < {name for name, _ in found}
+  assert {ndim for _, ndim in found} == {2}
+
+
 def shapes(jaxpr):
   """Shapes of all that equations in a jaxpr make, at any depth."""
   for equation in jaxpr.eqns:
@@ -279,7 +303,7 @@ def test_heads_hold_alternate_or_contiguous_channels():
     params = conv.init(KEY, z, mask, source, method="inverse")
     e = functools.partial(conv.apply, params, method="inverse")
     moved = e(z.at[..., 0].add(1.0), mask, source)[0] - e(z, mask, source)[0]
-    moved = np.flatnonzero(jnp.abs(moved).max(axis=(0, 1)) > 1e-4)
+    moved = np.flatnonzero(jnp.abs(moved).max(axis=(0, 1)) > 0)
     np.testing.assert_array_equal(moved, channel * np.arange(32))
 
 

@@ -152,8 +152,14 @@ def _head_size(channels: int) -> int:
 
 def _rotations(key: Key, size: int, channels: int) -> dict[str, Array]:
   """Random orthogonal matrices as rows `order` of their factors L and U."""
-  matrix = jax.random.orthogonal(key, size, (channels // size,))
-  packed, _, order = lax.linalg.lu(matrix)
+
+  # One matrix at a time: on a CPU a factorisation of a batch waits for threads
+  # of the pool that runs it, and two of them at once for each other, for ever.
+  def factorised(key):
+    return lax.linalg.lu(jax.random.orthogonal(key, size))
+
+  keys = jax.random.split(key, channels // size)
+  packed, _, order = lax.map(factorised, keys)
   diagonal = jnp.diagonal(packed, axis1=1, axis2=2)
   on_diagonal = np.eye(size, dtype=bool)[None]
   logs = jnp.log(jnp.abs(diagonal))[..., None]
@@ -165,6 +171,11 @@ def _rotations(key: Key, size: int, channels: int) -> dict[str, Array]:
 
 
 def _solve(matrix: Array, columns: Array, *, lower: bool, unit_diagonal: bool):
-  return lax.linalg.triangular_solve(
-    matrix, columns, left_side=True, lower=lower, unit_diagonal=unit_diagonal
-  )
+  """Each of a batch of systems, one after the other: see `_rotations`."""
+
+  def solve(args):
+    return lax.linalg.triangular_solve(
+      *args, left_side=True, lower=lower, unit_diagonal=unit_diagonal
+    )
+
+  return lax.map(solve, (matrix, columns))
