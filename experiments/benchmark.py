@@ -101,11 +101,13 @@ def main(argv):
   """Measures every task, and every method at every batch size."""
   del argv
   _check_flags()
-  rows, machine = [], None
+  rows, machines = [], {}
   for row in _suite() if _SUITE.value else _alone():
     if row["metric"] == "machine":
-      machine = floors.Machine(row["flops_per_second"], row["bytes_per_second"])
-    row = speeds.beside_floor(row, machine)
+      machines[row["products"]] = floors.Machine(
+        row["flops_per_second"], row["bytes_per_second"]
+      )
+    row = speeds.beside_floor(row, machines)
     rows.append(row)
     if _RUN.value:
       checkpoint.append_result(_RUN.value, row)
@@ -145,17 +147,24 @@ def _check_flags() -> None:
 def _alone() -> Iterator[dict]:
   """Rows that this process measures, then those of its peers."""
   config = checkpoint.read_config(_RUN.value) if _RUN.value else _configured()
-  dtype, tasks = config.model.transformer.dtype, set(_TASKS.value)
+  sizes, tasks = config.model.transformer, set(_TASKS.value)
   if _PEERS.value or _SYSTEM.value in peers.SYSTEMS:
     peers.check_config(config.model)
   if "machine" in tasks:
-    yield _machine(dtype)
+    yield _machine(sizes.product_dtype)
   elif _MACHINE.value and (_PRESET.value or tasks - {"decode"}):
     # In another process, and before this one takes memory.
-    dtype_ = f"--set=model.transformer.dtype={dtype}"
-    yield from _child(["--preset=transformer_tiny", "--tasks=machine", dtype_])
+    products = f"--set=model.transformer.products={sizes.product_dtype}"
+    yield from _child(
+      ["--preset=transformer_tiny", "--tasks=machine", products]
+    )
   name = _PRESET.value or Path(_RUN.value).name
-  about = {"model": name, "system": _SYSTEM.value, "dtype": dtype}
+  about = {
+    "model": name,
+    "system": _SYSTEM.value,
+    "dtype": sizes.dtype,
+    "products": sizes.product_dtype,
+  }
   measure = _ours if _SYSTEM.value == "latentnmt" else _of_peer
   for row in measure(_trained(config) if _RUN.value else _random(config)):
     yield about | row
@@ -163,9 +172,9 @@ def _alone() -> Iterator[dict]:
     yield from _child([*sys.argv[1:], "--nopeers", f"--system={system}"])
 
 
-def _machine(dtype: str) -> dict:
-  machine = floors.measure_machine(dtype)
-  device = {"dtype": dtype, "device": common.device_description()}
+def _machine(products: str) -> dict:
+  machine = floors.measure_machine(products)
+  device = {"products": products, "device": common.device_description()}
   return {"metric": "machine", **dataclasses.asdict(machine), **device}
 
 

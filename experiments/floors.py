@@ -54,16 +54,30 @@ def count(function: Callable, params: Params, *args, trips: int = 1) -> Work:
   """
   jaxpr = jax.make_jaxpr(function)(params, *args).jaxpr
   weights = len(jax.tree.leaves(params))
-  marks = [_Mark(weight=i < weights) for i in range(len(jaxpr.invars))]
+  marks = [_Mark(i < weights) for i in range(len(jaxpr.invars))]
   return _walk(jaxpr, marks, trips)[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Mark:
-  """What is known of a value: if made of parameters alone; how often made."""
+  """What is known of a value.
+
+  Attributes:
+    weight: whether it is made of parameters alone.
+    loops: those in which it changes, each with how often it goes round.
+  """
 
   weight: bool = False
-  times: int = 1
+  loops: frozenset[tuple[int, int]] = frozenset()
+
+  def within(self, loop: tuple[int, int]) -> "_Mark":
+    """The mark of what changes in one loop more."""
+    return _Mark(self.weight, self.loops | {loop})
+
+  @property
+  def times(self) -> int:
+    """How often it is made."""
+    return math.prod(trips for _, trips in self.loops)
 
 
 _Marks = Sequence[_Mark]
@@ -97,28 +111,33 @@ def _needed(jaxpr) -> list:
 
 def _equation(equation, inputs, trips: int) -> tuple[Work, _Marks]:
   variable = [mark for mark in inputs if mark is not None]
-  times = max((mark.times for mark in variable), default=1)
+  loops = frozenset().union(*(mark.loops for mark in variable))
   weight = bool(variable) and all(mark.weight for mark in variable)
   marks = [mark or _Mark() for mark in inputs]
-  results = [_Mark(weight, times)] * len(equation.outvars)
+  result = _Mark(weight, loops)
+  results = [result] * len(equation.outvars)
   parameters = equation.params
   match equation.primitive.name:
     case "dot_general":
-      return _product(equation, marks, times), results
+      return _product(equation, marks, result.times), results
     case "scan":
       consts, length = parameters["num_consts"], parameters["length"]
-      first_slice = consts + parameters["num_carry"]
+      first_slice, loop = (
+        consts + parameters["num_carry"],
+        (id(equation), length),
+      )
+      carry = _Mark(False, loops).within(loop)
       body = [
         *marks[:consts],
-        *[_Mark(times=times * length)] * parameters["num_carry"],
-        *(_Mark(m.weight, m.times * length) for m in marks[first_slice:]),
+        *[carry] * parameters["num_carry"],
+        *(m.within(loop) for m in marks[first_slice:]),
       ]
       return _loop(parameters["jaxpr"], body, trips, length), results
     case "while":
       consts = parameters["cond_nconsts"]
       state = consts + parameters["body_nconsts"]
-      carry = [_Mark(times=times * trips)] * len(marks[state:])
-      body = [*marks[consts:state], *carry]
+      carry = _Mark(False, loops).within((id(equation), trips))
+      body = [*marks[consts:state], *[carry] * len(marks[state:])]
       return _loop(parameters["body_jaxpr"], body, trips, trips), results
     case "cond":
       branches = [

@@ -48,11 +48,12 @@ def check_config(config) -> None:
   """Refuses models that the peers do not have.
 
   Raises:
-    InputError: for a model with latents, or computing in bfloat16.
+    InputError: for a model with latents, or one that rounds to bfloat16.
   """
   if not isinstance(config, AutoregressiveConfig):
     raise InputError("--peers are autoregressive; give a transformer preset.")
-  if config.transformer.dtype != "float32" or jax.default_backend() != "cpu":
+  sizes = config.transformer
+  if sizes.product_dtype != "float32" or jax.default_backend() != "cpu":
     raise InputError("--peers are compared on CPUs, in float32.")
 
 
@@ -171,7 +172,7 @@ def convert(config: AutoregressiveConfig, params, folder: str) -> int:
 
   Args:
     config: of the model.
-    params: of the model.
+    params: of the model, as `models.for_inference` gives them.
     folder: to write to.
 
   Returns:
@@ -200,14 +201,14 @@ def convert(config: AutoregressiveConfig, params, folder: str) -> int:
   spec.validate()
   spec.optimize()
   spec.save(folder)
-  return sum(leaf.size for leaf in jax.tree.leaves(params))
+  return num_parameters(config)
 
 
 def _convert_stack(spec, params, sizes) -> None:
   spec.position_encodings.encodings = sinusoids(sizes.max_length, sizes.width)
   _convert_norm(spec.layer_norm, params["norm"])
   for i, layer in enumerate(spec.layer):
-    own = jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"])
+    own = params["layers"][str(i)]
     _convert_norm(layer.self_attention.layer_norm, own["attention_norm"])
     query, key, value, out = _matrices(own["attention"], sizes.width)
     layer.self_attention.linear[0].weight = np.concatenate([query, key, value])

@@ -25,8 +25,14 @@ def _process(text: str, cached: bool = False) -> Process:
   return Process(tuple(f"--{word}" for word in text.split()), cached)
 
 
+_ROUNDED = "set=model.transformer.products=bfloat16"
+
+
 def _cpu(with_peers: bool, preset: str | None) -> list[Process]:
-  """Base presets, at batch 1 and 64, and what needs much memory."""
+  """Base presets, at batch 1 and 64, and what needs much memory.
+
+  In float32, and once more with products of bfloat16 numbers.
+  """
   base = "transformer_base", "gauss_base", "flow_base"
   systems = peers.SYSTEMS if with_peers else ()
   single = "batch_sizes=1 batches=4"
@@ -47,9 +53,18 @@ def _cpu(with_peers: bool, preset: str | None) -> list[Process]:
     _process(f"preset={name} tasks=likelihood repeats=3", True)
     for name in base[1:]
   ]
+  processes += [
+    _process(f"preset={name} {shape} {_ROUNDED}")
+    for shape in (single, large, train)
+    for name in base
+  ]
+  processes += [
+    _process(f"preset={name} tasks=likelihood repeats=3 {_ROUNDED}")
+    for name in base[1:]
+  ]
   memory = "preset=transformer_large batch_sizes=64 batches=1 repeats=1"
   processes.append(_process(memory))
-  return _chosen(processes, "", preset)
+  return _chosen(processes, ["", _ROUNDED], preset)
 
 
 def _gpu(with_peers: bool, preset: str | None) -> list[Process]:
@@ -64,7 +79,7 @@ def _gpu(with_peers: bool, preset: str | None) -> list[Process]:
       _process(f"preset={name} tasks=train train_tokens=16384 {dtype}"),
       _process(f"preset={name} tasks=likelihood {dtype}"),
     ]
-  return _chosen(processes, dtype, preset)
+  return _chosen(processes, [dtype], preset)
 
 
 def _compile(with_peers: bool, preset: str | None) -> list[Process]:
@@ -75,20 +90,20 @@ def _compile(with_peers: bool, preset: str | None) -> list[Process]:
     for name in _full_size()
     for task in ("decode", "train", "likelihood")
   ]
-  return _chosen(processes, "", preset)
+  return _chosen(processes, [""], preset)
 
 
 def _full_size() -> list[str]:
   return [name for name in zoo.names() if not name.endswith("_tiny")]
 
 
-def _chosen(processes, dtype: str, preset: str | None) -> list[Process]:
+def _chosen(processes, dtypes, preset: str | None) -> list[Process]:
   """The machine first, then the processes, of one preset where it is given."""
   own = [
     p for p in processes if preset is None or f"--preset={preset}" in p.flags
   ]
   machine = "preset=transformer_tiny tasks=machine"
-  return [_process(f"{machine} {dtype}"), *own]
+  return [*(_process(f"{machine} {dtype}") for dtype in dtypes), *own]
 
 
 SUITES = {"cpu": _cpu, "gpu": _gpu, "compile": _compile}
@@ -97,8 +112,14 @@ SUITES = {"cpu": _cpu, "gpu": _gpu, "compile": _compile}
 # Showing them.
 
 
-def beside_floor(row: dict, machine: floors.Machine | None) -> dict:
-  """A row with its "floor_seconds" and "utilisation", where they are known."""
+def beside_floor(row: dict, machines: dict[str, floors.Machine]) -> dict:
+  """A row with its "floor_seconds" and "utilisation", where they are known.
+
+  Args:
+    row: a measurement.
+    machines: the machine by the dtype of products.
+  """
+  machine = machines.get(row.get("products"))
   if machine is None or "flops" not in row:
     return row
   work = floors.Work(row["flops"], row["weight_bytes"])
@@ -114,7 +135,7 @@ _UNITS = {
   "target_tokens_per_second": "target tokens/s",
   "likelihood_seconds_per_sentence": "s/sentence",
 }
-_REFERENCES = "ctranslate2-float32", "huggingface"
+_REFERENCES = "ctranslate2-float32", "ctranslate2-int8", "huggingface"
 
 
 def table(rows: Sequence[dict]) -> str:
@@ -145,16 +166,17 @@ def _conditions(rows: Sequence[dict]) -> list[str]:
     elif row["metric"] == "machine":
       lines.append(
         f"{row['device']}: {row['flops_per_second'] / 1e9:,.0f} GFLOP/s in"
-        f" {row['dtype']} matrix products,"
+        f" {row['products']} matrix products,"
         f" {row['bytes_per_second'] / 1e9:,.0f} GB/s of memory"
       )
     elif row["metric"] == "parameters":
       lines.append(f"{row['model']}: {row['value']:,} parameters")
     elif row["metric"] in _UNITS and row["system"] == "latentnmt":
       target = f" and {row['target_length']} target" if "steps" in row else ""
+      layers = ", layers apart" if row.get("layers") == "apart" else ""
       lines.append(
         f"{row['source_length']} source{target} tokens ({row['split']}),"
-        f" {row['dtype']}, {row['device']}"
+        f" {row['dtype']}{layers}, {row['device']}"
       )
     if "version" in row:
       lines.append(f"{row['system']}: {row['version']}, {row['model']}")
@@ -175,7 +197,7 @@ def _cells(row: dict) -> list[str]:
   return [
     row["model"],
     task,
-    row["system"] + threads,
+    row["system"] + threads + _products(row),
     str(row["batch_size"]),
     f"{rate} {_UNITS[row['metric']]}",
     f"{_number(row['lowest'])}-{_number(row['highest'])}",
@@ -186,6 +208,13 @@ def _cells(row: dict) -> list[str]:
     _number(row.get("cached_compile_seconds")),
     f"{row['peak_bytes'] / 1e9:.1f}" if "peak_bytes" in row else "",
   ]
+
+
+def _products(row: dict) -> str:
+  """What our products are of, where that is not what all else is."""
+  if row["system"] != "latentnmt" or row["products"] == row["dtype"]:
+    return ""
+  return f", {row['products']} products"
 
 
 def _ratio(row: dict, rows: Sequence[dict], system: str) -> str:

@@ -4,9 +4,10 @@ Each function makes one row for results.jsonl: a rate with its range over
 repetitions, the median seconds, compilation apart, and the matrix products
 that have to be computed at the least (see `floors`).
 
-Sentences of a model with random weights are as long as they are asked to be:
-a `_FixedLength` decoder cannot end a translation earlier or later. A trained
-model decodes as it does.
+Presets decode and score with the parameters of `models.for_inference`, trained
+runs with their own, as `translate` does. Sentences of a model with random
+weights are as long as they are asked to be: a `_FixedLength` decoder cannot end
+a translation earlier or later. A trained model decodes as it does.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,9 +61,14 @@ class Subject:
     return jax.block_until_ready(self.make_params())
 
   @property
+  def layers(self) -> str:
+    """How layers lie when decoding and scoring; see `models.for_inference`."""
+    return "stacked" if self.length is None else "apart"
+
+  @property
   def num_parameters(self) -> int:
     """How many numbers the model has."""
-    return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+    return models.num_parameters(self.config.model)
 
   @functools.cached_property
   def model(self) -> nn.Module:
@@ -91,9 +97,8 @@ class _FixedLength(AutoregressiveTransformer):
 
   def step(self, tokens, t, *args):
     logits, cache = super().step(tokens, t, *args)
-    end = jnp.arange(logits.shape[-1]) == EOS
-    allowed = jnp.where(t == self.target_length - 1, end, ~end)
-    return jnp.where(allowed[None, None], logits, -1e9), cache
+    end = jnp.where(t == self.target_length - 1, 4e9, -4e9)
+    return logits.at[..., EOS].set(end), cache
 
 
 class _FixedLengthLatent(LatentTransformer):
@@ -116,7 +121,7 @@ def random_subject(
 ) -> Subject:
   """Random weights and sentences; both sides end in EOS."""
   model = models.build(config.model)
-  make_params = jax.jit(lambda: init_state(model, config.train).params)
+  init = jax.jit(lambda: init_state(model, config.train).params)
   rng = np.random.default_rng(config.train.seed)
 
   def tokens(length):
@@ -126,6 +131,10 @@ def random_subject(
     return sentences
 
   batch = Batch(tokens(source_length), tokens(target_length))
+
+  def make_params():
+    return models.for_inference(model, init())
+
   return Subject(config, make_params, batch, "random", {}, target_length)
 
 
@@ -218,6 +227,7 @@ def decoding(
     "seconds": times.median / batches,
     "split": subject.source,
     "method": str(method),
+    "layers": subject.layers,
     "batch_size": size,
     "source_length": x.shape[-1],
     **_decoded(subject, method, x[0], found),
@@ -382,6 +392,7 @@ def scoring(subject: Subject, samples: int, size: int, repeats: int) -> dict:
     "seconds": times.median,
     "split": subject.source,
     "K": samples if latent else "",
+    "layers": subject.layers,
     "batch_size": size,
     "source_length": batch.x.shape[1],
     "target_length": batch.y.shape[1],

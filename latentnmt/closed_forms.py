@@ -53,6 +53,10 @@ class _Known(nn.Module):
     """Targets as they are, and their mask."""
     return y, token_mask(y)
 
+  def remember(self, source: Source) -> Source:
+    """The source: there is nothing to compute from it."""
+    return source
+
   def log_prob_length(self, mask: Mask, source: Source) -> Nats:
     """Some log p(T|x)."""
     difference = lengths(mask) - lengths(source.mask)

@@ -22,6 +22,7 @@ def row_keys(key: Key, rows: int) -> Key:
   return key if key.ndim else fold_in_each(key, jnp.arange(rows))
 
 
+@jax.jit
 def fold_in_each(key: Key, numbers: Array) -> Key:
   """Typed keys [n]: fold_in(key, i) for each i of int32[n]."""
   return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from latentnmt import config as cfg
 from latentnmt import distributions
+from latentnmt.bijections import memory_of, recall
 from latentnmt.embedding import Embedding
 from latentnmt.masks import (
   append_eos,
@@ -24,15 +25,16 @@ from latentnmt.masks import (
   shift_right,
   token_mask,
 )
-from latentnmt.priors import build_prior
+from latentnmt.priors import GaussianPrior, build_prior
 from latentnmt.transformer import (
   Cache,
   DecoderStack,
   Dropout,
   EncoderStack,
-  Memory,
+  Steps,
   WeightNormDense,
   add_positions,
+  apart,
   sinusoids,
 )
 from latentnmt.types import (
@@ -43,6 +45,7 @@ from latentnmt.types import (
   Latents,
   Mask,
   Nats,
+  Params,
   Source,
   Terms,
   Tokens,
@@ -56,6 +59,39 @@ def build(config: cfg.ModelConfig) -> nn.Module:
       return AutoregressiveTransformer(config)
     case cfg.LatentConfig():
       return LatentTransformer(config)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def for_inference(model: nn.Module, params: Params) -> Params:
+  """Parameters as a finished model computes fastest with them.
+
+  Layers are apart rather than stacked, and what products see rounded is rounded
+  here rather than in every call. What a model computes is the same; there is
+  more to compile, which pays where single sentences have to be quick. They are
+  not to be trained further. A prior of one's own stays as it is.
+
+  Args:
+    model: either family.
+    params: as trained.
+  """
+  sizes = model.config.transformer
+
+  def prepared(tree: Params) -> Params:
+    if "table" in tree and sizes.product_dtype != "float32":
+      return tree | {"multiplied": tree["table"].astype(sizes.product_dtype)}
+    return {
+      name: value
+      if not isinstance(value, dict)
+      else apart(value, sizes)
+      if name == "layers" and "feed_forward" in value
+      else prepared(value)
+      for name, value in tree.items()
+    }
+
+  prior = getattr(model, "prior", None)
+  ours = isinstance(prior, GaussianPrior) and prior.transformer == sizes
+  kept = {} if ours or prior is None else {"prior": params.get("prior", {})}
+  return prepared(params) | kept
 
 
 class Encoder(nn.Module):
@@ -114,31 +150,38 @@ class AutoregressiveTransformer(nn.Module):
     """Encodes int32[B, S]."""
     return self.encoder(self.embedding, x)
 
-  def start(self, x: Tokens, length: int, hypotheses: int):
-    """Memory of the source and an empty cache for `length` steps."""
+  def start(
+    self, x: Tokens, length: int, hypotheses: int
+  ) -> tuple[Steps, tuple[Cache, ...]]:
+    """What steps share, and empty caches for `length` steps."""
     memory = self.decoder.memory(self.encode(x))
-    return memory, self.decoder.start(x.shape[0], length, hypotheses)
+    return self.decoder.start(memory, length, hypotheses)
 
   def step(
-    self, tokens: Tokens, t: Array, cache: Cache, history: Mask, memory: Memory
-  ) -> tuple[Array, Cache]:
+    self,
+    tokens: Tokens,
+    t: Array,
+    caches: tuple[Cache, ...],
+    history: Mask,
+    steps: Steps,
+  ) -> tuple[Array, tuple[Cache, ...]]:
     """Logits after one more token of each of N hypotheses a sentence.
 
     Args:
       tokens: int32[B, N], the token before position t (PAD at t = 0).
       t: int32 scalar.
-      cache: of the positions before.
+      caches: of the positions before.
       history: bool[B, N, T, N], see `DecoderStack.step`.
-      memory: of the source.
+      steps: as `start` gives it.
 
     Returns:
-      float32[B, N, V] and the cache with position t in it.
+      float32[B, N, V] and the caches with position t in them.
     """
     x = self.embedding(tokens)
     signal = sinusoids(history.shape[2], x.shape[-1]).astype(x.dtype)
     x += jax.lax.dynamic_index_in_dim(signal, t)[None]
-    states, cache = self.decoder.step(x, t, cache, history, memory)
-    return self.embedding.logits(states), cache
+    states, caches = self.decoder.step(x, t, caches, history, steps)
+    return self.embedding.logits(states), caches
 
 
 class LengthPredictor(nn.Module):
@@ -323,6 +366,25 @@ class LatentTransformer(nn.Module):
     """Encodes int32[B, S]."""
     return self.encoder(self.embedding, x)
 
+  def remember(self, source: Source) -> Source:
+    """The source with what all parts of the model compute from it alone.
+
+    For whoever goes on to call the model's methods often, but not its parts:
+    `memory` becomes that of each part by its name, keys and values of layers.
+    """
+    memory = {
+      "posterior": self.posterior_stack.memory(source),
+      "decoder": self.decoder.memory(source),
+      "prior": memory_of(self.prior, source),
+    }
+    return source.replace(memory=memory)
+
+  def _for(self, part: str, source: Source) -> Source:
+    """The source for one part, with its own memory where there is any."""
+    if source.memory is None:
+      return source
+    return source.replace(memory=source.memory[part])
+
   def targets(self, y: Tokens) -> tuple[Tokens, Mask]:
     """Targets with EOS appended to the length multiple, and their mask."""
     y = append_eos(y, self.length_multiple)
@@ -333,7 +395,8 @@ class LatentTransformer(nn.Module):
   ) -> tuple[Latents, Latents]:
     """Mean and standard deviation of q(z|x, y), two float32[B, T, C]."""
     x = add_positions(self.word_dropout(self.embedding(y)))
-    states = self.posterior_stack(x, mask, self.posterior_stack.memory(source))
+    memory = recall(self.posterior_stack, self._for("posterior", source))
+    states = self.posterior_stack(x, mask, memory)
     mean, log_scale = jnp.split(self.posterior_out(states), 2, axis=-1)
     return mean, jnp.exp(log_scale)
 
@@ -341,12 +404,21 @@ class LatentTransformer(nn.Module):
     """float32[B, T, V]: logits of p(y_t|z, x)."""
     return self.embedding.logits(self._states(z, mask, source))
 
+  def likeliest(
+    self, z: Latents, mask: Mask, source: Source
+  ) -> tuple[Tokens, Array]:
+    """The argmax of p(y_t|z, x), never PAD, and its log-probability.
+
+    int32[B, T] and float32[B, T]; the logits are not kept.
+    """
+    return self.embedding.likeliest(self._states(z, mask, source))
+
   def log_joint(
     self, z: Latents, y: Tokens, mask: Mask, source: Source
   ) -> tuple[Nats, Nats]:
     """The log p(y|z, x) and log p(z|x), nats per sentence."""
     log_py, _ = self._log_probs(z, y, mask, source)
-    return log_py, self.prior.log_prob(z, mask, source)
+    return log_py, self.prior.log_prob(z, mask, self._for("prior", source))
 
   def log_prob_length(
     self, mask: Mask, source: Source, spread: bool = True
@@ -362,19 +434,20 @@ class LatentTransformer(nn.Module):
 
   def center(self, mask: Mask, source: Source) -> Latents:
     """Where refinement starts, float[B, T, C]."""
-    return self.prior.center(mask, source)
+    return self.prior.center(mask, self._for("prior", source))
 
   def sample(
     self, key: Key, mask: Mask, source: Source, temperature: float = 1.0
   ) -> Latents:
     """A draw from the prior, float[B, T, C]."""
+    source = self._for("prior", source)
     return self.prior.sample(key, mask, source, temperature=temperature)
 
   def _states(self, z: Latents, mask: Mask, source: Source) -> Array:
     z = z.astype(self.config.transformer.dtype)
     if self.config.channels != self.config.transformer.width:
       z = self.from_latents(z)
-    memory = self.decoder.memory(source)
+    memory = recall(self.decoder, self._for("decoder", source))
     return self.decoder(add_positions(z), mask, memory)
 
   def _log_probs(self, z, y, mask, source) -> tuple[Nats, Nats]:

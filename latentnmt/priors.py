@@ -14,10 +14,11 @@ import jax.numpy as jnp
 
 from latentnmt import config as cfg
 from latentnmt import distributions
-from latentnmt.bijections import glow
+from latentnmt.bijections import glow, memory_of, recall
 from latentnmt.masks import masked_sum
 from latentnmt.transformer import (
   DecoderStack,
+  Memory,
   WeightNormDense,
   add_positions,
 )
@@ -36,7 +37,9 @@ from latentnmt.types import (
 class Prior(Protocol):
   """The contract. A prior may also offer `kl(mean, scale, mask, source)`.
 
-  `kl` is then KL(N(mean, scale^2) || prior) in closed form, float32[B].
+  `kl` is then KL(N(mean, scale^2) || prior) in closed form, float32[B]. And
+  it may offer `memory(source)`, what it computes from the source alone: where
+  that was computed before, it is `source.memory`.
   A prior whose parameters start from data says `data_dependent = True`: they
   do where `init` runs through `log_prob`, and `initialise_prior` does that on
   posterior samples. A model's own `init` shows a prior no real positions.
@@ -99,11 +102,15 @@ class GaussianPrior(nn.Module):
     self.stack = DecoderStack(self.transformer, self.layers)
     self.out = WeightNormDense(2 * self.channels)
 
+  def memory(self, source: Source) -> Memory:
+    """Keys and values of the layers."""
+    return self.stack.memory(source)
+
   def mean_scale(self, mask: Mask, source: Source) -> tuple[Latents, Latents]:
     """Two float32[B, T, C]."""
     width = self.transformer.width
     x = add_positions(jnp.zeros((*mask.shape, width), source.states.dtype))
-    states = self.stack(x, mask, self.stack.memory(source))
+    states = self.stack(x, mask, recall(self, source))
     mean, log_scale = jnp.split(self.out(states), 2, axis=-1)
     return mean, jnp.exp(log_scale)
 
@@ -150,6 +157,10 @@ class FlowPrior(nn.Module):
   def length_multiple(self) -> int:
     """That of the bijection."""
     return getattr(self.bijection, "length_multiple", 1)
+
+  def memory(self, source: Source) -> Any:
+    """That of the bijection."""
+    return memory_of(self.bijection, source)
 
   def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
     """float32[B], nats."""

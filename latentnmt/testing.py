@@ -60,8 +60,9 @@ def check_prior(prior: nn.Module, key: Key) -> None:
   and on nothing else that is random, and have the
   density that `log_prob` says (the score identities E[grad log p] = 0 and
   E[-(z - E z) . grad log p] = dimensions); that this density integrates to
-  one (reverse importance sampling); and `kl`, where offered, against its
-  Monte Carlo estimate. Statistical checks allow five standard errors.
+  one (reverse importance sampling); `kl`, where offered, against its Monte
+  Carlo estimate; that a source's `memory`, where offered, changes nothing.
+  Statistical checks allow five standard errors.
 
   Args:
     prior: unbound, as it would be given to `LatentTransformer`.
@@ -97,6 +98,16 @@ def check_prior(prior: nn.Module, key: Key) -> None:
   _check_density(draws[1:], jax.vmap(log_prob_and_score), mask)
   if hasattr(prior, "kl"):
     _check_kl(call, z.shape, mask, source, next(keys))
+  if hasattr(prior, "memory"):
+    _check_memory(call, z, mask, source)
+
+
+def _check_memory(call, z, mask, source):
+  remembered = source.replace(memory=call("memory", source))
+  for method, *args in (("log_prob", z, mask), ("center", mask)):
+    found = call(method, *args, remembered)
+    same = np.allclose(found, call(method, *args, source), 1e-4, 1e-4)
+    assert same, f"{method}: other numbers with `memory`"
 
 
 def _random_source(key: Key) -> Source:

@@ -11,15 +11,18 @@ over samples, candidates or beams they stay one copy.
 """
 
 import functools
+import math
+import operator
 
 from flax import linen as nn
 from flax import struct
+import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 from latentnmt import config as cfg
-from latentnmt.types import Array, Mask, Source
+from latentnmt.types import Array, Mask, Params, Source
 
 _dense_init = nn.initializers.xavier_uniform()
 
@@ -29,8 +32,8 @@ class Memory:
   """Cross-attention keys and values of each of L layers.
 
   Attributes:
-    keys: float[L, B, S, H, D/H].
-    values: float[L, B, S, H, D/H].
+    keys: float[L, B, H, D/H, S], as products with queries like them.
+    values: float[L, B, H, S, D/H].
     mask: bool[B, S].
   """
 
@@ -40,16 +43,32 @@ class Memory:
 
 
 @struct.dataclass
+class Steps:
+  """What the steps of a search share.
+
+  Layers are taken apart once a search: a loop would copy its part of a stacked
+  array at every step.
+
+  Attributes:
+    layers: for each layer its parameters, and keys and values as in `Memory`.
+    mask: bool[B, S].
+  """
+
+  layers: tuple[tuple[Params, Array, Array], ...]
+  mask: Mask
+
+
+@struct.dataclass
 class Cache:
-  """Self-attention keys and values of N hypotheses a sentence.
+  """One layer's self-attention keys and values of N hypotheses a sentence.
 
   Slot n of step t belongs to whoever was hypothesis n at that step; which
   slots make up a hypothesis's past is for the caller's `history` to say, so a
   beam is re-ordered without moving the cache.
 
   Attributes:
-    keys: float[L, B, T, N, H, D/H].
-    values: float[L, B, T, N, H, D/H].
+    keys: float[B, H, D/H, T, N].
+    values: float[B, H, T, N, D/H].
   """
 
   keys: Array
@@ -87,37 +106,81 @@ class Attention(nn.Module):
 
   def setup(self):
     c = self.config
-    head = functools.partial(
-      nn.DenseGeneral,
-      features=(c.heads, c.width // c.heads),
-      use_bias=False,
-      kernel_init=_dense_init,
-      dtype=c.dtype,
-    )
+    dense = functools.partial(_dense, c, use_bias=False)
+    head = functools.partial(dense, (c.heads, c.width // c.heads))
     self.query, self.key, self.value = head(), head(), head()
-    self.out = nn.DenseGeneral(
-      c.width,
-      axis=(-2, -1),
-      use_bias=False,
-      kernel_init=_dense_init,
-      dtype=c.dtype,
-    )
+    self.out = dense(c.width, axis=(-2, -1))
     self.dropout = Dropout(c.attention_dropout, shared=(0, 1))
 
   def keys_values(self, memory: Array) -> tuple[Array, Array]:
-    """Two float[B, S, H, D/H] from float[B, S, D]."""
-    return self.key(memory), self.value(memory)
+    """Float[B, H, D/H, S] and float[B, H, S, D/H] from float[B, S, D]."""
+    keys, values = self.key(memory), self.value(memory)
+    return keys.transpose(0, 2, 3, 1), values.swapaxes(1, 2)
 
   def __call__(self, x: Array, keys: Array, values: Array, mask: Mask):
     """float[B, T, D] attends where bool[B or 1, T or 1, S] is true."""
-    query = self.query(x) * np.float32(keys.shape[-1] ** -0.5)
-    logits = jnp.einsum(
-      "bthk,bshk->bhts", query, keys, preferred_element_type=jnp.float32
-    )
+    query = self.query(x).swapaxes(1, 2) * np.float32(keys.shape[2] ** -0.5)
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    logits = product("bhtk,bhks->bhts", query.astype(keys.dtype), keys)
     logits = jnp.where(mask[:, None], logits, -1e9)
     weights = nn.softmax(logits, axis=-1).astype(values.dtype)
     weights = self.dropout(weights)
-    return self.out(jnp.einsum("bhts,bshk->bthk", weights, values))
+    # Heads before positions: products of a few rows are then several times as
+    # fast on a CPU.
+    found = product("bhts,bhsk->bhtk", weights, values)
+    return self.out(found.swapaxes(1, 2).astype(x.dtype))
+
+
+def _dense(config: cfg.TransformerConfig, features, **kwargs):
+  if config.product_dtype != config.dtype:
+    kwargs |= {
+      "dot_general_cls": lambda: _rounded_dot_general,
+      "promote_dtype": _as_is,
+    }
+  return nn.DenseGeneral(
+    features, kernel_init=_dense_init, dtype=config.dtype, **kwargs
+  )
+
+
+def _as_is(*arrays, dtype, inexact=True):
+  """Kernels that are rounded already are not made float32 on the way."""
+  del dtype, inexact
+  return arrays
+
+
+def _rounded_dot_general(x, kernel, dimension_numbers, **kwargs):
+  """`lax.dot_general` as a linear map calls it, of bfloat16 numbers."""
+  del kwargs
+  (axes, _), _ = dimension_numbers
+  rows, features = x.shape[: axes[0]], kernel.shape[len(axes) :]
+  size = math.prod(kernel.shape[: len(axes)])
+  out = _rounded_product(x.reshape(-1, size), kernel.reshape(size, -1))
+  return out.reshape(*rows, *features).astype(x.dtype)
+
+
+@jax.custom_vjp
+def _rounded_product(x: Array, kernel: Array) -> Array:
+  """float32[M, N] of [M, D] and [D, N], products added up in float32."""
+  return _bfloat16("md,dn->mn", x, kernel)
+
+
+def _rounded_product_forward(x, kernel):
+  return _rounded_product(x, kernel), (x, kernel)
+
+
+def _rounded_product_backward(residuals, gradient):
+  x, kernel = residuals
+  d_x = _bfloat16("mn,dn->md", gradient, kernel).astype(x.dtype)
+  # CPUs have no such product of bfloat16.
+  return d_x, (x.T @ gradient.astype(x.dtype)).astype(kernel.dtype)
+
+
+_rounded_product.defvjp(_rounded_product_forward, _rounded_product_backward)
+
+
+def _bfloat16(formula: str, *arrays: Array) -> Array:
+  arrays = (array.astype(jnp.bfloat16) for array in arrays)
+  return jnp.einsum(formula, *arrays, preferred_element_type=jnp.float32)
 
 
 class FeedForward(nn.Module):
@@ -128,10 +191,9 @@ class FeedForward(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     c = self.config
-    dense = functools.partial(nn.Dense, kernel_init=_dense_init, dtype=c.dtype)
-    hidden = nn.relu(dense(c.hidden, name="hidden")(x))
+    hidden = nn.relu(_dense(c, c.hidden, name="hidden")(x))
     hidden = Dropout(c.hidden_dropout, shared=(-2,))(hidden)
-    return dense(c.width, name="out")(hidden)
+    return _dense(c, c.width, name="out")(hidden)
 
 
 class EncoderLayer(nn.Module):
@@ -172,18 +234,19 @@ class DecoderLayer(nn.Module):
     keys, values = self.attention.keys_values(normed)
     return self._after(x, normed, keys, values, mask, memory)
 
-  def step(self, x, cache: Cache, layer, t, history: Mask, memory: Memory):
+  def step(self, x, t, cache: Cache, history: Mask, memory: Memory):
     """One position of N hypotheses: float[B, N, D] and the cache after it."""
     normed = self.attention_norm(x)
-    keys, values = self.attention.keys_values(normed)  # [B, N, H, D/H]
+    keys, values = self.attention.keys_values(normed)  # of N positions
     cache = Cache(
-      _write(cache.keys, keys, layer, t),
-      _write(cache.values, values, layer, t),
+      _write(cache.keys, keys, t, axis=3),
+      _write(cache.values, values, t, axis=2),
     )
-    return self._after(
-      x, normed, _read(cache.keys, layer), _read(cache.values, layer),
-      history, memory,
-    ), cache  # fmt: skip
+    *batch, length, hypotheses, size = cache.values.shape
+    slots = length * hypotheses
+    keys = cache.keys.reshape(*batch, size, slots)
+    values = cache.values.reshape(*batch, slots, size)
+    return self._after(x, normed, keys, values, history, memory), cache
 
   def _after(self, x, normed, keys, values, mask, memory):
     x += self.dropout(self.attention(normed, keys, values, mask))
@@ -193,16 +256,9 @@ class DecoderLayer(nn.Module):
     return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
-def _write(cache: Array, new: Array, layer, t) -> Array:
-  return lax.dynamic_update_slice(
-    cache, new[None, :, None], (layer, 0, t, 0, 0, 0)
-  )
-
-
-def _read(cache: Array, layer) -> Array:
-  """float[B, T N, H, D/H]: every slot of one layer, in a row."""
-  slots = lax.dynamic_index_in_dim(cache, layer, keepdims=False)
-  return slots.reshape(slots.shape[0], -1, *slots.shape[3:])
+def _write(cache: Array, new: Array, t: Array, axis: int) -> Array:
+  new = new.astype(cache.dtype)
+  return lax.dynamic_update_index_in_dim(cache, new, t, axis)
 
 
 def _norm(config: cfg.TransformerConfig) -> nn.LayerNorm:
@@ -226,7 +282,7 @@ class EncoderStack(nn.Module):
     def layer(module, x, mask):
       return module(x, mask), None
 
-    over_layers = _scan(self, layer, in_axes=(nn.broadcast,))
+    over_layers = _over_layers(self, layer, (nn.broadcast,))
     x, _ = over_layers(self.layers, self.dropout(x), mask[:, None])
     return self.norm(x)
 
@@ -248,15 +304,25 @@ class DecoderStack(nn.Module):
     self.norm = _norm(self.config)
 
   def memory(self, source: Source) -> Memory:
-    """Keys and values of all layers, in one batched product."""
-    keys_values = nn.vmap(
-      lambda layer, states: layer.cross.keys_values(states),
-      variable_axes={"params": 0},
-      split_rngs={"params": True},
-      in_axes=None,
-      axis_size=self.num_layers,
-    )
-    keys, values = keys_values(self.layers, source.states)
+    """Keys and values of all layers, in one batched product if stacked."""
+
+    def keys_values(layer, states):
+      return layer.cross.keys_values(states)
+
+    if _are_apart(self.layers):
+      found = [
+        nn.apply(keys_values, layer)(variables, source.states)
+        for layer, variables in _each(self.layers)
+      ]
+      keys, values = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+    else:
+      keys, values = nn.vmap(
+        keys_values,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=None,
+        axis_size=self.num_layers,
+      )(self.layers, source.states)
     return Memory(keys, values, source.mask)
 
   def __call__(self, x: Array, mask: Mask, memory: Memory) -> Array:
@@ -268,52 +334,108 @@ class DecoderStack(nn.Module):
     def layer(module, x, keys, values, mask, source_mask):
       return module(x, mask, Memory(keys, values, source_mask)), None
 
-    over_layers = _scan(self, layer, in_axes=(0, 0, nn.broadcast, nn.broadcast))
+    in_axes = 0, 0, nn.broadcast, nn.broadcast
+    over_layers = _over_layers(self, layer, in_axes)
     x, _ = over_layers(
       self.layers, self.dropout(x), memory.keys, memory.values, mask,
       memory.mask,
     )  # fmt: skip
     return self.norm(x)
 
-  def start(self, batch: int, length: int, hypotheses: int) -> Cache:
-    """An empty cache for `length` steps."""
-    c = self.config
-    shape = (self.num_layers, batch, length, hypotheses)
-    zeros = jnp.zeros((*shape, c.heads, c.width // c.heads), c.dtype)
-    return Cache(zeros, zeros)
+  def start(
+    self, memory: Memory, length: int, hypotheses: int
+  ) -> tuple[Steps, tuple[Cache, ...]]:
+    """What all steps share, and empty caches for `length` steps."""
+    params = self.layers.variables["params"]
+    if not _are_apart(self.layers):
+      params = apart(params, self.config)
+    dtype, slots = self.config.product_dtype, (length, hypotheses)
+    keys, values = memory.keys.astype(dtype), memory.values.astype(dtype)
+    layers = tuple(
+      (params[str(i)], keys[i], values[i]) for i in range(self.num_layers)
+    )
+    batch, heads, size, _ = keys.shape[1:]
+    cache = Cache(
+      jnp.zeros((batch, heads, size, *slots), dtype),
+      jnp.zeros((batch, heads, *slots, size), dtype),
+    )
+    caches = (cache,) * self.num_layers
+    return Steps(layers, memory.mask), caches
 
-  def step(self, x, t, cache: Cache, history: Mask, memory: Memory):
+  def step(
+    self, x, t, caches: tuple[Cache, ...], history: Mask, steps: Steps
+  ) -> tuple[Array, tuple[Cache, ...]]:
     """Position t of N hypotheses a sentence.
 
     Args:
       x: float[B, N, D], the embedded input of this position.
       t: the position, an int32 scalar.
-      cache: of the positions before.
+      caches: of the positions before, one of each layer.
       history: bool[B, N, T, N], true on the slots that are a hypothesis's own
         past, and its own slot at step t.
-      memory: of the source.
+      steps: as `start` gives it.
 
     Returns:
-      float[B, N, D] and the cache with position t in it.
+      float[B, N, D] and the caches with position t in them.
     """
     history = history.reshape(*history.shape[:2], -1)
+    layer, after = DecoderLayer(self.config, parent=None), []
+    for (params, keys, values), cache in zip(steps.layers, caches, strict=True):
+      memory = Memory(keys, values, steps.mask)
+      x, cache = layer.apply(
+        {"params": params}, x, t, cache, history, memory, method="step"
+      )
+      after.append(cache)
+    return self.norm(x), tuple(after)
 
-    def layer(module, carry, index, keys, values):
-      x, cache = carry
-      memory_ = Memory(keys, values, memory.mask)
-      return module.step(x, cache, index, t, history, memory_), None
 
-    over_layers = _scan(self, layer, in_axes=(0, 0, 0))
-    index = jnp.arange(self.num_layers)
-    (x, cache), _ = over_layers(
-      self.layers, (x, cache), index, memory.keys, memory.values
+def apart(params: Params, config: cfg.TransformerConfig) -> Params:
+  """Stacked parameters of layers as those of "0", "1", ... by themselves.
+
+  A loop over stacked layers copies each before it is used; what is apart is
+  used where it lies. Kernels are of the dtype in which they multiply.
+
+  Args:
+    params: of the layers of a stack.
+    config: of the stack.
+  """
+  stacked = jax.tree.map(
+    lambda v: v.astype(config.product_dtype) if v.ndim > 2 else v, params
+  )
+  number = len(jax.tree.leaves(stacked)[0])
+  return {
+    str(i): jax.tree.map(operator.itemgetter(i), stacked) for i in range(number)
+  }
+
+
+def _are_apart(layers: nn.Module) -> bool:
+  return "0" in layers.variables.get("params", {})
+
+
+def _each(layers: nn.Module):
+  """Each of the layers that are apart: a module and its variables."""
+  params = layers.variables["params"]
+  alone = type(layers)(layers.config, parent=None)
+  return [(alone, {"params": params[str(i)]}) for i in range(len(params))]
+
+
+def _one_by_one(layer, in_axes, layers: nn.Module, carry, *xs):
+  """As what `_over_layers` scans, of layers that are apart."""
+  for i, (alone, variables) in enumerate(_each(layers)):
+    own = (
+      x[i] if axis == 0 else x for x, axis in zip(xs, in_axes, strict=True)
     )
-    return self.norm(x), cache
+    carry, _ = nn.apply(layer, alone)(variables, carry, *own)
+  return carry, None
 
 
-def _scan(stack: nn.Module, layer, in_axes):
+def _over_layers(stack: nn.Module, layer, in_axes):
   """`layer(module, carry, *xs)` over the layers of a stack."""
   c = stack.config
+  if _are_apart(stack.layers):
+    if stack.has_rng("dropout"):
+      raise ValueError("Parameters for inference are not to be trained.")
+    return functools.partial(_one_by_one, layer, in_axes)
   if c.remat:
     layer = nn.remat(layer, prevent_cse=not c.scan_layers)
   return nn.scan(

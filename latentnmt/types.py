@@ -56,7 +56,8 @@ class Source:
     states: float[B, S, D], the encoder's output.
     mask: bool[B, S], true on real source positions.
     memory: what the module that gets this has computed from it before, by a
-      method `memory` of its own; None for nothing.
+      method `memory` of its own; None for nothing. (A `LatentTransformer`
+      remembers that of each of its parts.)
   """
 
   states: Array

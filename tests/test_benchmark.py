@@ -45,6 +45,15 @@ def loop(w, x, length):
     # A product of what does not change in the loop is made once.
     (lambda w, x: lax.map(lambda _: x @ w, loop(w, x, 5)), 6, 6),
     (lambda w, x: lax.map(lambda r: loop(w, r[None], 2), x), 6 / 3, 6),
+    # A loop over weights within one over what they multiply.
+    (
+      lambda w, x: lax.map(
+        lambda r: lax.map(lambda c: r @ c, w.T.reshape(2, 4, 8).swapaxes(1, 2)),
+        jnp.stack([x] * 5),
+      ),
+      5,
+      5,
+    ),
     (
       lambda w, x: lax.while_loop(
         lambda c: c[0, 0] < 1, lambda c: loop(w, c, 2), x
@@ -241,10 +250,10 @@ def test_suites_are_of_flags_that_there_are():
 def speed_row(system, value, **fields):
   row = {
     "metric": "sentences_per_second", "model": "transformer_base",
-    "system": system, "dtype": "float32", "split": "random", "method": "beam4",
-    "device": "2-core", "batch_size": 1, "source_length": 26,
-    "target_length": 28, "steps": 28, "value": value, "lowest": value - 1,
-    "highest": value + 1, "seconds": 1 / value,
+    "system": system, "dtype": "float32", "products": "float32",
+    "split": "random", "method": "beam4", "device": "2-core", "batch_size": 1,
+    "source_length": 26, "target_length": 28, "steps": 28, "value": value,
+    "lowest": value - 1, "highest": value + 1, "seconds": 1 / value,
   }  # fmt: skip
   return row | fields
 
@@ -252,7 +261,7 @@ def speed_row(system, value, **fields):
 def test_table_compares_with_peers_and_floors():
   machine = floors.Machine(flops_per_second=100.0, bytes_per_second=1e9)
   ours = speed_row("latentnmt", 10.0, flops=5.0, weight_bytes=1, peak_bytes=2e9)
-  ours = speeds.beside_floor(ours, machine)
+  ours = speeds.beside_floor(ours, {"float32": machine})
   assert ours["floor_seconds"] == 0.05
   assert ours["utilisation"] == pytest.approx(0.5)
   peer = speed_row("huggingface", 4.0, threads="2", version="torch 9")
@@ -270,6 +279,8 @@ def test_table_compares_with_peers_and_floors():
     "50%", "2.0", "0.0500",
   )  # fmt: skip
   assert "huggingface (threads 2)" in second and "| 1.00 |" in second
+  rounded = speeds.table([ours | {"products": "bfloat16"}])
+  assert "| latentnmt, bfloat16 products |" in rounded
 
 
 # Peers, where they are installed.

@@ -265,11 +265,11 @@ def test_samples_share_one_copy_of_the_sources_keys_and_values():
     return jax.vmap(one)(z)
 
   made = set(shapes(jax.make_jaxpr(log_prob)(params, z).jaxpr))
-  # [.., B, S, H, D/H] of two heads, widths 4 and 8; never with the 11 samples.
-  keys = [shape for shape in made if shape[-4:-1] == (2, 13, 2)]
-  assert {shape[-1] for shape in keys} == {2, 4}
-  assert {shape[0] for shape in keys if len(shape) == 5} == {1, 2}
-  assert not any(11 in shape for shape in keys)
+  # [.., B, H, S, D/H] of two heads, widths 4 and 8; never with the 11 samples.
+  values = [shape for shape in made if shape[-4:-1] == (2, 2, 13)]
+  assert {shape[-1] for shape in values} == {2, 4}
+  assert {shape[0] for shape in values if len(shape) == 5} == {1, 2}
+  assert not any(11 in shape for shape in values)
 
 
 def test_a_permutation_and_signs_are_not_trained():

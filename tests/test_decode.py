@@ -11,7 +11,14 @@ import scipy.stats
 
 from latentnmt import config as cfg
 from latentnmt import decode, models, testing
-from latentnmt.decode import Beam, Delta, Greedy, parse_method, translate
+from latentnmt.decode import (
+  Beam,
+  Delta,
+  Greedy,
+  beam,
+  parse_method,
+  translate,
+)
 from latentnmt.masks import length_mask, token_mask
 from latentnmt.text import Tokenizer
 from latentnmt.types import EOS, PAD, Batch, InputError
@@ -84,6 +91,31 @@ def test_a_wide_beam_finds_the_likeliest_sentence(row):
   np.testing.assert_allclose(
     hypotheses.scores[row, 0], log_prob[best], rtol=1e-4
   )
+
+
+def test_selection_by_parts_is_top_k():
+  values = jax.random.randint(KEY, (2, 3, 1300), 0, 400).astype(jnp.float32)
+  found, index = beam.top(values, 5)
+  expected, first = jax.lax.top_k(values, 5)
+  np.testing.assert_array_equal(found, expected)
+  np.testing.assert_array_equal(index, first)
+
+
+@pytest.mark.parametrize("config", [AUTOREGRESSIVE, GAUSS])
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+def test_parameters_for_inference_compute_the_same(config, products):
+  _, params, _ = built(config)
+  sizes = dataclasses.replace(config.transformer, products=products)
+  config = dataclasses.replace(config, transformer=sizes)
+  model = models.build(config)
+  prepared = models.for_inference(model, params)
+  layers = prepared["encoder"]["stack"]["layers"]
+  kernel = layers["0"]["feed_forward"]["hidden"]["kernel"]
+  assert kernel.shape == (16, 24) and kernel.dtype == products
+  method = parse_method("beam2" if config.decoder_layers > 1 else "delta1")
+  found, expected = (translate(model, p, X, method) for p in (prepared, params))
+  np.testing.assert_array_equal(found.tokens, expected.tokens)
+  np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
 
 
 @pytest.mark.parametrize("row", ROWS)

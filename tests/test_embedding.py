@@ -4,9 +4,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import special
 
 from latentnmt import config as cfg
+from latentnmt import embedding as embeddings
 from latentnmt.embedding import Embedding, log_normaliser
 
 CONFIG = cfg.TransformerConfig(11, width=16, hidden=24, heads=2)
@@ -26,6 +28,32 @@ def test_log_probs_are_the_log_softmax():
   np.testing.assert_allclose(mean, log_softmax.mean(-1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture(params=[4, 64])
+def part(request, monkeypatch):
+  """Logits by parts, of which the last is not full, and all at once."""
+  monkeypatch.setattr(embeddings, "PART", request.param)
+  monkeypatch.setattr(embeddings, "_FEW", 1)
+
+
+@pytest.mark.usefixtures("part")
+def test_the_likeliest_token_is_the_first_of_the_largest_logits():
+  embedding = Embedding(CONFIG)
+  states = jax.random.normal(KEY, (2, 30, 16))
+  params = embedding.init(KEY, states, method="logits")
+  table = params["params"]["table"]
+  table = table.at[7].set(table[2]).at[0].set(2 * table[3])
+  params = {"params": {"table": table}}
+  logits = np.array(embedding.apply(params, states, method="logits"))
+  log_softmax = special.log_softmax(logits, axis=-1)
+  token, log_prob = embedding.apply(params, states, method="likeliest")
+  logits[..., 0] = -np.inf
+  np.testing.assert_array_equal(token, logits.argmax(-1))
+  assert {2, 3} <= set(np.unique(token))
+  best = np.take_along_axis(log_softmax, logits.argmax(-1)[..., None], -1)
+  np.testing.assert_allclose(log_prob, best[..., 0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("part")
 def test_the_normalisers_gradient_is_autodiffs():
   states = jax.random.normal(KEY, (2, 3, 16))
   table = jax.random.normal(jax.random.key(1), (11, 16))
@@ -39,8 +67,8 @@ def test_the_normalisers_gradient_is_autodiffs():
     return jnp.sum(weight * jax.nn.logsumexp(logits, axis=-1))
 
   chex.assert_trees_all_close(
-    jax.grad(ours, argnums=(0, 1))(states, table),
-    jax.grad(plain, argnums=(0, 1))(states, table),
+    jax.value_and_grad(ours, argnums=(0, 1))(states, table),
+    jax.value_and_grad(plain, argnums=(0, 1))(states, table),
     rtol=1e-4,
     atol=1e-5,
   )
@@ -56,10 +84,11 @@ def test_padding_embeds_to_zero():
   assert not np.asarray(rows[0, 1]).any()
 
 
-def test_in_bfloat16_probabilities_still_sum_to_one():
-  config = dataclasses.replace(CONFIG, dtype="bfloat16", vocab_size=50)
+@pytest.mark.parametrize("name", ["dtype", "products"])
+def test_in_bfloat16_probabilities_still_sum_to_one(name):
+  config = dataclasses.replace(CONFIG, vocab_size=50, **{name: "bfloat16"})
   embedding = Embedding(config)
-  states = 3 * jax.random.normal(KEY, (1, 20, 16), jnp.bfloat16)
+  states = 3 * jax.random.normal(KEY, (1, 20, 16), config.dtype)
   every = jnp.broadcast_to(jnp.arange(50)[:, None, None], (50, 1, 20))
   params = embedding.init(KEY, every[0])
 

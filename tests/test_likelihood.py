@@ -316,6 +316,9 @@ def test_default_chunk_fits_the_memory_and_is_even():
     assert logits < likelihood.CHUNK_BYTES
   large = LatentConfig(TransformerConfig(vocab_size=10**6))
   assert likelihood.default_chunk(large, 64, 64, 1000) == 1
+  # Logits are kept where gradients are taken, and else only a part of them.
+  found = [likelihood.default_chunk(large, 1, 8, 100, n) for n in (1, 2)]
+  assert found[0] == 100 and found[1] * 4 * 8 * 10**6 < likelihood.CHUNK_BYTES
 
 
 def test_bad_arguments_are_named():

@@ -128,6 +128,27 @@ def test_start_needs_static_sizes_and_steps_equal_teacher_forcing():
 
 
 @pytest.mark.parametrize("name", ["gauss", "normal"])
+def test_what_is_remembered_changes_nothing(name):
+  *_, apply = built(name)
+  batch = testing.random_batch(jax.random.key(3), vocab_size=6)
+  source = apply(batch.x, method="encode")
+  y, mask = apply(batch.y, method="targets")
+  remembered = apply(source, method="remember")
+  z = jax.random.normal(KEY, (*mask.shape, 3))
+  for method, *args in (
+    ("posterior", y, mask),
+    ("log_joint", z, y, mask),
+    ("center", mask),
+    ("sample", KEY, mask),
+  ):
+    chex.assert_trees_all_close(
+      apply(*args, remembered, method=method),
+      apply(*args, source, method=method),
+      rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("name", ["gauss", "normal"])
 def test_terms_are_the_densities_scipy_knows(name):
   *_, apply = built(name)
   batch = testing.random_batch(jax.random.key(3), vocab_size=6)

@@ -2,6 +2,7 @@ import dataclasses
 
 import chex
 import jax
+from jax import flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -92,13 +93,39 @@ def test_how_layers_are_run_changes_nothing(decoder, changes):
   chex.assert_trees_all_close(loss(other), loss(stack), rtol=1e-3, atol=1e-4)
 
 
+def test_products_of_rounded_numbers(decoder):
+  """About the same, of the same parameters and with gradients like them."""
+  stack, params, call, x, mask, source = decoder
+  config = dataclasses.replace(CONFIG, products="bfloat16")
+  other = transformer.DecoderStack(config, 2, causal=True)
+  weight = jax.random.normal(jax.random.key(3), x.shape) * mask[..., None]
+
+  def computed(stack):
+    def value(params):
+      out = stack.apply(params, x, mask, source, method=call)
+      return jnp.sum(weight * out), out * mask[..., None]
+
+    gradient, out = jax.grad(value, has_aux=True)(params)
+    return out, gradient
+
+  def norm(tree):
+    return np.linalg.norm(flatten_util.ravel_pytree(tree)[0])
+
+  exact, rounded = computed(stack), computed(other)
+  chex.assert_trees_all_equal_shapes_and_dtypes(rounded, exact)
+  for found, expected in zip(rounded, exact, strict=True):
+    difference = jax.tree.map(jnp.subtract, found, expected)
+    error = norm(difference) / norm(expected)
+    assert 1e-4 < error < 0.02
+
+
 def test_cached_steps_are_the_full_pass(decoder):
   stack, params, call, x, mask, source = decoder
   expected = stack.apply(params, x, mask, source, method=call)
   memory = stack.apply(params, source, method="memory")
   # Two hypotheses a sentence: the second is the first, one step behind in
   # which slot it used, as after a re-ordered beam.
-  cache = stack.apply(params, 3, 5, 2, method="start")
+  steps, caches = stack.apply(params, memory, 5, 2, method="start")
   owner = np.array([[0, 1, 0, 1, 0], [1, 0, 1, 0, 1]])  # [N, T]
   for t in range(5):
     slots = owner[:, :, None] == np.arange(2)[None, None]
@@ -106,8 +133,8 @@ def test_cached_steps_are_the_full_pass(decoder):
     history[:, t] = np.eye(2, dtype=bool)
     history = jnp.broadcast_to(history, (3, *history.shape))
     step = jnp.stack([x[:, t], x[:, t]], axis=1)
-    out, cache = stack.apply(
-      params, step, t, cache, history, memory, method="step"
+    out, caches = stack.apply(
+      params, step, t, caches, history, steps, method="step"
     )
     for n in range(2):
       np.testing.assert_allclose(

@@ -12,7 +12,7 @@ from latentnmt.bijections.compose import Chain, MultiScale, Repeat, Squeeze
 from latentnmt.bijections.coupling import Coupling
 from latentnmt.bijections.glow import glow
 from latentnmt.bijections.linear import ActNorm, Invertible1x1
-from latentnmt.bijections.protocol import Bijection
+from latentnmt.bijections.protocol import Bijection, memory_of, recall
 
 __all__ = [
   "ActNorm",
@@ -24,4 +24,6 @@ __all__ = [
   "Repeat",
   "Squeeze",
   "glow",
+  "memory_of",
+  "recall",
 ]

@@ -76,7 +76,7 @@ class Coupling(nn.Module):
     self.out = WeightNormDense(2 * width if self.affine else width)
 
   def memory(self, source: Source) -> tuple[Array, Array]:
-    """The layer's keys and values, two float32[B, S, H, D/H]."""
+    """The layer's keys and values, as `Attention.keys_values` gives them."""
     return self.layer.cross.keys_values(source.states.astype(jnp.float32))
 
   def forward(

@@ -40,13 +40,13 @@ def length_multiple(bijection: nn.Module) -> int:
   return getattr(bijection, "length_multiple", 1)
 
 
-def memory_of(bijection: nn.Module, source: Source) -> Any:
-  """What a bijection computes from the source alone; None for nothing."""
-  if hasattr(bijection, "memory"):
-    return bijection.memory(source.replace(memory=None))
+def memory_of(module: nn.Module, source: Source) -> Any:
+  """What a module computes from the source alone; None for nothing."""
+  if hasattr(module, "memory"):
+    return module.memory(source.replace(memory=None))
   return None
 
 
-def recall(bijection: nn.Module, source: Source) -> Any:
-  """The memory that a bijection was handed, else a new one."""
-  return bijection.memory(source) if source.memory is None else source.memory
+def recall(module: nn.Module, source: Source) -> Any:
+  """The memory that a module was handed, else a new one."""
+  return module.memory(source) if source.memory is None else source.memory

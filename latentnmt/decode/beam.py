@@ -26,6 +26,8 @@ from latentnmt.types import (
 # the batch: the bound of the length predictor.
 _EXTRA_LENGTH = 30
 _NEVER = -1e9
+# Numbers of which the largest is found before those to select from.
+_PART = 128
 
 
 @struct.dataclass
@@ -39,7 +41,7 @@ class _Beams:
     slots: int32[B, N, T], which cache slot holds each step of an alive one.
     ended: int32[B, N, T], hypotheses with EOS.
     score: float32[B, N], of the ended.
-    cache: of the decoder.
+    caches: of the decoder.
   """
 
   t: Array
@@ -48,7 +50,7 @@ class _Beams:
   slots: Array
   ended: Array
   score: Array
-  cache: Any
+  caches: Any
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -58,7 +60,7 @@ def beam_search(
   """N hypotheses for each row of int32[B, S]; see `Beam`."""
   size, t_max = method.size, x.shape[1] + _EXTRA_LENGTH
   apply = functools.partial(model.apply, {"params": params})
-  memory, cache = apply(x, t_max, size, method="start")
+  steps, caches = apply(x, t_max, size, method="start")
   length = lengths(token_mask(x))
   real, limit = length > 0, length + _EXTRA_LENGTH
 
@@ -70,19 +72,19 @@ def beam_search(
     previous = jnp.where(
       beams.t > 0, beams.alive[:, :, jnp.maximum(beams.t - 1, 0)], PAD
     )
-    logits, cache = apply(
-      previous, beams.t, beams.cache, history, memory, method="step"
+    logits, caches = apply(
+      previous, beams.t, beams.caches, history, steps, method="step"
     )
-    log_probs = _next_log_probs(logits, last=beams.t >= limit - 1)
-    return _select(beams.replace(cache=cache), log_probs, method)
+    last = beams.t >= limit - 1
+    return _select(beams.replace(caches=caches), logits, last, method)
 
-  beams = lax.while_loop(more, grow, _first(x.shape[0], size, t_max, cache))
+  beams = lax.while_loop(more, grow, _first(x.shape[0], size, t_max, caches))
   tokens = jnp.where(real[:, None, None], beams.ended, PAD)
   scores = jnp.where(beams.score > _NEVER, beams.score, -jnp.inf)
   return Hypotheses(tokens, jnp.where(real[:, None], scores, 0.0))
 
 
-def _first(batch: int, size: int, t_max: int, cache) -> _Beams:
+def _first(batch: int, size: int, t_max: int, caches) -> _Beams:
   empty = jnp.zeros((batch, size, t_max), jnp.int32)
   # All hypotheses start alike, so only the first may have successors.
   log_prob = jnp.where(jnp.arange(size) == 0, 0.0, _NEVER)
@@ -93,7 +95,7 @@ def _first(batch: int, size: int, t_max: int, cache) -> _Beams:
     slots=empty,
     ended=empty,
     score=jnp.full((batch, size), _NEVER),
-    cache=cache,
+    caches=caches,
   )
 
 
@@ -112,22 +114,12 @@ def _history(slots: Array, t: Array) -> Mask:
   return taken & (steps <= t)[None, None, :, None]
 
 
-def _next_log_probs(logits: Array, last: Array) -> Array:
-  """float32[B, N, V]; no PAD, and EOS alone where bool[B] `last` is true."""
-  log_probs = nn.log_softmax(logits)
-  token = jnp.arange(logits.shape[-1])
-  banned = (token == PAD)[None] | last[:, None] & (token != EOS)[None]
-  return jnp.where(banned[:, None, :], 2 * _NEVER, log_probs)
-
-
-def _select(beams: _Beams, log_probs: Array, method: Beam) -> _Beams:
+def _select(beams: _Beams, logits: Array, last: Array, method: Beam) -> _Beams:
   """Chooses what grows and what ends, from float32[B, N, V]."""
-  batch, size, vocab = log_probs.shape
+  size = method.size
   t = beams.t
-  total = beams.log_prob[:, :, None] + log_probs
   # Of 2 N successors at least N do not end in EOS.
-  best, flat = _top(total, 2 * size)  # [B, 2 N]
-  parent, token = flat // vocab, flat % vocab
+  best, parent, token = _successors(beams.log_prob, logits, last, 2 * size)
   grown = take_rows(beams.alive, parent).at[:, :, t].set(token)
   slots = take_rows(beams.slots, parent).at[:, :, t].set(parent)
   ends = token == EOS
@@ -153,12 +145,59 @@ def _select(beams: _Beams, log_probs: Array, method: Beam) -> _Beams:
   )
 
 
-def _top(total: Array, count: int) -> tuple[Array, Array]:
-  """The `count` largest of float32[B, N, V] and where, as n V + v."""
-  batch, _, vocab = total.shape
+def _successors(
+  log_prob: Array, logits: Array, last: Array, count: int
+) -> tuple[Array, Array, Array]:
+  """The likeliest successors of N hypotheses.
+
+  Never PAD, and EOS alone where `last` is true.
+
+  Args:
+    log_prob: float32[B, N].
+    logits: float32[B, N, V].
+    last: bool[B].
+    count: how many.
+
+  Returns:
+    log-probability float32[B, count], best first; hypothesis and token int32.
+  """
   # First within each hypothesis: many short selections beat one long one.
-  values, tokens = lax.top_k(total, min(count, vocab))
-  parents = jnp.arange(total.shape[1])[None, :, None]
-  flat = (parents * vocab + tokens).reshape(batch, -1)
-  values, index = lax.top_k(values.reshape(batch, -1), count)
-  return values, jnp.take_along_axis(flat, index, axis=1)
+  allowed = logits.at[..., PAD].set(2 * _NEVER)
+  values, tokens = top(allowed, min(count, logits.shape[-1]))
+  first = (jnp.arange(values.shape[-1]) == 0)[None, None]
+  last = last[:, None, None]
+  only_eos = jnp.where(first, logits[..., EOS, None], 2 * _NEVER)
+  values = jnp.where(last, only_eos, values)
+  tokens = jnp.where(last & first, EOS, tokens)
+  values += (log_prob - nn.logsumexp(logits, axis=-1))[..., None]
+  parents = jnp.broadcast_to(
+    jnp.arange(logits.shape[1])[None, :, None], tokens.shape
+  )
+  flat = (v.reshape(len(v), -1) for v in (values, parents, tokens))
+  values, parents, tokens = flat
+  best, index = lax.top_k(values, count)
+  parents, tokens = (
+    jnp.take_along_axis(v, index, axis=1) for v in (parents, tokens)
+  )
+  return best, parents, tokens
+
+
+def top(values: Array, count: int) -> tuple[Array, Array]:
+  """`lax.top_k` of float32[B, N, V], by way of the largest of each part.
+
+  Selection from V numbers takes a CPU longer than to look at them all: the
+  `count` largest are in the `count` parts with the largest maxima.
+  """
+  *rows, size = values.shape
+  parts = -(-size // _PART)
+  if parts <= count:
+    return lax.top_k(values, count)
+  padding = [(0, 0)] * len(rows) + [(0, parts * _PART - size)]
+  values = jnp.pad(values, padding, constant_values=-jnp.inf)
+  values = values.reshape(*rows, parts, _PART)
+  _, chosen = lax.top_k(jnp.max(values, axis=-1), count)
+  chosen = jnp.sort(chosen)  # of equal numbers the first
+  found = jnp.take_along_axis(values, chosen[..., None], axis=-2)
+  best, index = lax.top_k(found.reshape(*rows, -1), count)
+  part = jnp.take_along_axis(chosen, index // _PART, axis=-1)
+  return best, part * _PART + index % _PART

@@ -65,7 +65,8 @@ def own_bound(
   """
   if not isinstance(model, LatentTransformer):
     raise InputError(f"{type(model).__name__} has no latents to bound it by.")
-  source = model.apply({"params": params}, x, method="encode")
+  apply = functools.partial(model.apply, {"params": params})
+  source = apply(apply(x, method="encode"), method="remember")
   return bound_given(model, params, source, tokens)
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import math
 
-from flax import linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -45,7 +44,6 @@ Score = Callable[[Tokens, Array], Array]
 # Target lengths are rounded up to a multiple of this, longer ones to a quarter
 # of the next power of two: few programs, of which none wastes much.
 _LENGTH_STEP = 8
-_NEVER = -1e9
 
 
 def delta(
@@ -95,7 +93,7 @@ def _check(model: LatentTransformer, method: Delta, score: Score | None):
 def _propose(model, count, params, x) -> tuple[Source, Array, Nats]:
   """The source, its likeliest lengths int32[B, count], and log p of each."""
   apply = functools.partial(model.apply, {"params": params})
-  source = apply(x, method="encode")
+  source = apply(apply(x, method="encode"), method="remember")
   length, log_pl = apply(source, count, method="best_lengths")
   real = jnp.any(source.mask, axis=1)[:, None]
   return source, jnp.where(real, length, 0), jnp.where(real, log_pl, 0.0)
@@ -145,7 +143,9 @@ def _start(apply, method, source, t_max, keys, length) -> Latents:
 
   each_row = jax.vmap(draw, in_axes=(0, None, 0, 0))
   each_sample = jax.vmap(each_row, in_axes=(None, 0, None, None))
-  z = each_sample(keys, jnp.arange(method.samples), mask, source)
+  # Taken apart by sentence, a source has nothing to remember for all of them.
+  alone = source.replace(memory=None)
+  z = each_sample(keys, jnp.arange(method.samples), mask, alone)
   if method.samples == 1:
     return z
   return z.at[0].set(apply(mask, source, method="center"))
@@ -160,10 +160,8 @@ def read(apply, z: Latents, mask: Mask, source: Source) -> tuple[Tokens, Nats]:
     mask: bool[B, T].
     source: B sentences.
   """
-  logits = apply(z, mask, source, method="decode").at[..., PAD].set(_NEVER)
-  best = jnp.max(logits, axis=-1) - nn.logsumexp(logits, axis=-1)
-  tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-  return jnp.where(mask, tokens, PAD), masked_sum(best, mask)
+  tokens, log_prob = apply(z, mask, source, method="likeliest")
+  return jnp.where(mask, tokens, PAD), masked_sum(log_prob, mask)
 
 
 def posterior_mean(apply, y: Tokens, mask: Mask, source: Source) -> Latents:

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 
 from latentnmt.config import AutoregressiveConfig
 from latentnmt.distributions import normal_log_prob
+from latentnmt.embedding import PART
 from latentnmt.keys import fold_in_all, normal_each, row_keys
 from latentnmt.likelihood import estimators
 from latentnmt.masks import lengths, masked_sum, real_mask
 from latentnmt.types import Batch, Estimate, InputError, Key, Mask
 
-# What the activations of one chunk of samples may take, in bytes. It bounds
-# memory, not speed: a device is busy well before it is full.
-CHUNK_BYTES = 2**29
+# What the activations of one chunk of samples may take, in bytes. A device is
+# busy well before it is full, and caches like small chunks.
+CHUNK_BYTES = 2**28
 
 
 def log_likelihood(
@@ -69,8 +70,9 @@ def default_chunk(
 ) -> int:
   """Samples computed at a time such that they fit into `CHUNK_BYTES`.
 
-  A sample's largest arrays, float32 [B, T, V], are the logits and two of the
-  softmax; beside them stand some of the decoder's width.
+  A sample's largest arrays are the logits of a part of the vocabulary and two
+  of the softmax; beside them stand some of the decoder's width. Where gradients
+  are taken all logits are kept, float32[B, T, V].
 
   Args:
     config: `LatentConfig` of the model.
@@ -80,9 +82,9 @@ def default_chunk(
     layers: whose activations are kept at once; many where gradients are taken.
   """
   sizes = config.transformer
-  features = 3 * sizes.vocab_size + layers * (
-    2 * sizes.hidden + 8 * sizes.width
-  )
+  features = 3 * min(sizes.vocab_size, PART)
+  features += sizes.vocab_size if layers > 1 else 0
+  features += layers * (2 * sizes.hidden + 8 * sizes.width)
   most = max(1, CHUNK_BYTES // (4 * rows * length * features))
   return -(-samples // -(-samples // most))
 
@@ -114,7 +116,7 @@ def _estimate(
   def call(method, *args):
     return model.apply({"params": params}, *args, method=method)
 
-  source = call("encode", batch.x)
+  source = call("remember", call("encode", batch.x))
   y, mask = call("targets", batch.y)
   mean, scale = call("posterior", y, mask, source)
 
