@@ -19,9 +19,10 @@ longer. Memory is the most that the process has had until then.
 
 Whole tables, each line of them measured in a process of its own:
 
-  python -m experiments.benchmark --suite=cpu --peers     about 15 minutes
-      Base presets at batch 1 and 64 on two cores, beside CTranslate2 and
-      Hugging Face's Marian (pip install 'latentnmt[peers]').
+  python -m experiments.benchmark --suite=cpu --peers     about 35 minutes
+      Base presets at batch 1 and 64 on two cores, in float32 and with products
+      of bfloat16 numbers, beside CTranslate2 and Hugging Face's Marian
+      (pip install 'latentnmt[peers]').
   python -m experiments.benchmark --suite=gpu     about an hour
       Every preset in bfloat16 at batch 1 and 256. With --preset, that alone.
   python -m experiments.benchmark --suite=compile     about half an hour

@@ -220,10 +220,14 @@ def _products(row: dict) -> str:
 def _ratio(row: dict, rows: Sequence[dict], system: str) -> str:
   """How many times as fast as what a peer does at the same batch size."""
   for other in rows:
-    same = ("metric", "batch_size")
-    if other["system"] == system and all(row[n] == other[n] for n in same):
+    same = all(row[n] == other[n] for n in ("metric", "batch_size"))
+    if other["system"] == system and same and _size(row) == _size(other):
       return f"{row['value'] / other['value']:.2f}"
   return ""
+
+
+def _size(row: dict) -> str:
+  return row["model"].rpartition("_")[2]
 
 
 def _number(value: float | None) -> str:

@@ -279,6 +279,8 @@ def test_table_compares_with_peers_and_floors():
     "50%", "2.0", "0.0500",
   )  # fmt: skip
   assert "huggingface (threads 2)" in second and "| 1.00 |" in second
+  large = ours | {"model": "transformer_large"}
+  assert speeds.table([large, peer]).splitlines()[-2].endswith("|  |")
   rounded = speeds.table([ours | {"products": "bfloat16"}])
   assert "| latentnmt, bfloat16 products |" in rounded
 
