@@ -122,10 +122,8 @@ def _equation(equation, inputs, trips: int) -> tuple[Work, _Marks]:
       return _product(equation, marks, result.times), results
     case "scan":
       consts, length = parameters["num_consts"], parameters["length"]
-      first_slice, loop = (
-        consts + parameters["num_carry"],
-        (id(equation), length),
-      )
+      first_slice = consts + parameters["num_carry"]
+      loop = id(equation), length
       carry = _Mark(False, loops).within(loop)
       body = [
         *marks[:consts],

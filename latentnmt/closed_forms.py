@@ -53,9 +53,9 @@ class _Known(nn.Module):
     """Targets as they are, and their mask."""
     return y, token_mask(y)
 
-  def remember(self, source: Source) -> Source:
-    """The source: there is nothing to compute from it."""
-    return source
+  def remember(self, x: Tokens) -> Source:
+    """As `encode`: there is nothing to compute from the source."""
+    return self.encode(x)
 
   def log_prob_length(self, mask: Mask, source: Source) -> Nats:
     """Some log p(T|x)."""

@@ -366,12 +366,13 @@ class LatentTransformer(nn.Module):
     """Encodes int32[B, S]."""
     return self.encoder(self.embedding, x)
 
-  def remember(self, source: Source) -> Source:
-    """The source with what all parts of the model compute from it alone.
+  def remember(self, x: Tokens) -> Source:
+    """Encodes int32[B, S], with what all parts compute from the source alone.
 
     For whoever goes on to call the model's methods often, but not its parts:
-    `memory` becomes that of each part by its name, keys and values of layers.
+    `memory` is that of each part by its name, keys and values of layers.
     """
+    source = self.encode(x)
     memory = {
       "posterior": self.posterior_stack.memory(source),
       "decoder": self.decoder.memory(source),

@@ -242,19 +242,15 @@ def test_matrices_are_factorised_and_solved_one_at_a_time():
 
 def shapes(jaxpr):
   """Shapes of all that equations in a jaxpr make, at any depth."""
-  for equation in jaxpr.eqns:
+  for equation in equations(jaxpr):
     yield from (v.aval.shape for v in equation.outvars)
-    for value in jax.tree.leaves(tuple(equation.params.values())):
-      inner = getattr(value, "jaxpr", value)
-      if hasattr(inner, "eqns"):
-        yield from shapes(inner)
 
 
 def test_samples_share_one_copy_of_the_sources_keys_and_values():
   prior = FlowPrior(tiny_glow(8), 8)
   source = Source(jnp.ones((2, 13, 16)), jnp.ones((2, 13), bool))
-  mask = jnp.ones((2, 4), bool)
-  z = jnp.ones((11, 2, 4, 8))
+  mask = jnp.ones((2, 12), bool)
+  z = jnp.ones((11, 2, 12, 8))
   init = functools.partial(prior.init, method="log_prob")
   params = jax.eval_shape(init, KEY, z[0], mask, source)
 
@@ -265,11 +261,14 @@ def test_samples_share_one_copy_of_the_sources_keys_and_values():
     return jax.vmap(one)(z)
 
   made = set(shapes(jax.make_jaxpr(log_prob)(params, z).jaxpr))
-  # [.., B, H, S, D/H] of two heads, widths 4 and 8; never with the 11 samples.
-  values = [shape for shape in made if shape[-4:-1] == (2, 2, 13)]
-  assert {shape[-1] for shape in values} == {2, 4}
-  assert {shape[0] for shape in values if len(shape) == 5} == {1, 2}
-  assert not any(11 in shape for shape in values)
+  # Keys [.., B, H, D/H, S] and values [.., B, H, S, D/H] of two heads, widths 4
+  # and 8; never with the 11 samples.
+  keys = [s for s in made if s[-4:] in ((2, 2, 2, 13), (2, 2, 4, 13))]
+  values = [s for s in made if s[-4:-1] == (2, 2, 13)]
+  assert {s[-2] for s in keys} == {s[-1] for s in values} == {2, 4}
+  for found in keys, values:
+    assert {s[0] for s in found if len(s) == 5} == {1, 2}
+    assert not any(11 in s for s in found)
 
 
 def test_a_permutation_and_signs_are_not_trained():

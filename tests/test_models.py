@@ -133,7 +133,7 @@ def test_what_is_remembered_changes_nothing(name):
   batch = testing.random_batch(jax.random.key(3), vocab_size=6)
   source = apply(batch.x, method="encode")
   y, mask = apply(batch.y, method="targets")
-  remembered = apply(source, method="remember")
+  remembered = apply(batch.x, method="remember")
   z = jax.random.normal(KEY, (*mask.shape, 3))
   for method, *args in (
     ("posterior", y, mask),

@@ -65,8 +65,7 @@ def own_bound(
   """
   if not isinstance(model, LatentTransformer):
     raise InputError(f"{type(model).__name__} has no latents to bound it by.")
-  apply = functools.partial(model.apply, {"params": params})
-  source = apply(apply(x, method="encode"), method="remember")
+  source = model.apply({"params": params}, x, method="remember")
   return bound_given(model, params, source, tokens)
 
 

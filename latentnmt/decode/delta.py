@@ -93,7 +93,7 @@ def _check(model: LatentTransformer, method: Delta, score: Score | None):
 def _propose(model, count, params, x) -> tuple[Source, Array, Nats]:
   """The source, its likeliest lengths int32[B, count], and log p of each."""
   apply = functools.partial(model.apply, {"params": params})
-  source = apply(apply(x, method="encode"), method="remember")
+  source = apply(x, method="remember")
   length, log_pl = apply(source, count, method="best_lengths")
   real = jnp.any(source.mask, axis=1)[:, None]
   return source, jnp.where(real, length, 0), jnp.where(real, log_pl, 0.0)

@@ -68,7 +68,7 @@ def latent_draws(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _latent_draws(model, draws, steps, params, x, y, key) -> LatentDraws:
   apply = functools.partial(model.apply, {"params": params})
-  source = apply(apply(x, method="encode"), method="remember")
+  source = apply(x, method="remember")
   y, mask = apply(y, method="targets")
   mean, scale = apply(y, mask, source, method="posterior")
   key_prior, key_posterior = jax.random.split(key)

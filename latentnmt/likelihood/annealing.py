@@ -191,7 +191,7 @@ def _posterior(model, params, batch: Batch) -> _Posterior:
   def call(method, *args):
     return model.apply({"params": params}, *args, method=method)
 
-  source = call("remember", call("encode", batch.x))
+  source = call("remember", batch.x)
   y, mask = call("targets", batch.y)
   mean, scale = call("posterior", y, mask, source)
   log_pl = call("log_prob_length", mask, source)

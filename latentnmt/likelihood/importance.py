@@ -116,7 +116,7 @@ def _estimate(
   def call(method, *args):
     return model.apply({"params": params}, *args, method=method)
 
-  source = call("remember", call("encode", batch.x))
+  source = call("remember", batch.x)
   y, mask = call("targets", batch.y)
   mean, scale = call("posterior", y, mask, source)
 
