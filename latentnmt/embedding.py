@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latentnmt import config as cfg
+from latentnmt import products
 from latentnmt.types import PAD, Array, Tokens
 
 # Rows of the table whose logits are computed at a time, and how many logits may
@@ -56,7 +57,7 @@ class Embedding(nn.Module):
     """
     dtype, multiplied = self.config.product_dtype, self._multiplied(states)
     normaliser = log_normaliser(*multiplied)
-    states, table = (_rounded(array, dtype) for array in multiplied)
+    states, table = (products.rounded(array, dtype) for array in multiplied)
     own = jnp.sum(states * table[tokens], axis=-1)
     mean = jnp.einsum("btd,d->bt", states, jnp.mean(table, axis=0))
     return own - normaliser, mean - normaliser
@@ -100,22 +101,10 @@ class Embedding(nn.Module):
     return states.astype(dtype), table.astype(dtype)
 
 
-def _rounded(x: Array, dtype) -> Array:
-  """Numbers of `dtype`, as float32.
-
-  Not by two casts: a compiler may leave out both.
-  """
-  info = jnp.finfo(dtype)
-  return lax.reduce_precision(x.astype(jnp.float32), info.nexp, info.nmant)
-
-
 def _logits(states: Array, table: Array) -> Array:
   rows = states.reshape(-1, states.shape[-1])
-  return _product("nd,vd->nv", rows, table).reshape(*states.shape[:-1], -1)
-
-
-def _product(formula: str, *arrays: Array) -> Array:
-  return jnp.einsum(formula, *arrays, preferred_element_type=jnp.float32)
+  logits = products.einsum("nd,vd->nv", rows, table)
+  return logits.reshape(*states.shape[:-1], -1)
 
 
 @jax.custom_vjp
@@ -175,8 +164,9 @@ def _log_normaliser_backward(residuals, gradient):
     rows, logits = rows_logits
     probs = jnp.exp(logits - normaliser[..., None]) * gradient[..., None]
     probs = probs.astype(states.dtype)
-    d_states += _product("btv,vd->btd", probs, rows)
-    return d_states, _product("btv,btd->vd", probs, states).astype(rows.dtype)
+    d_states += products.einsum("btv,vd->btd", probs, rows)
+    d_rows = products.einsum("btv,btd->vd", probs, states)
+    return d_states, d_rows.astype(rows.dtype)
 
   rows, _ = _parts(table)
   zeros = jnp.zeros(states.shape, jnp.float32)

@@ -239,7 +239,8 @@ def build_prior(config: cfg.LatentConfig) -> nn.Module:
     case cfg.GaussianPriorConfig(layers):
       return GaussianPrior(config.channels, layers, config.transformer)
     case cfg.FlowPriorConfig():
-      bijection = glow(config.prior, config.channels)
+      products = config.transformer.products
+      bijection = glow(config.prior, config.channels, products)
       return FlowPrior(bijection, config.channels)
     case cfg.CustomPriorConfig(target, fields):
       return _custom(target, channels=config.channels, **dict(fields))

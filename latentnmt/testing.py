@@ -299,7 +299,7 @@ def _check_jacobian(call, x, mask, source, log_det):
   def flat(x_flat):
     return call("inverse", x_flat.reshape(x.shape), mask, source)[0].ravel()
 
-  jacobian = np.asarray(jax.jit(jax.jacfwd(flat))(x.ravel()), np.float64)
+  jacobian = np.asarray(jax.jit(jax.jacrev(flat))(x.ravel()), np.float64)
   row = np.where(mask, np.arange(len(mask))[:, None], -1)
   row = np.repeat(row.ravel(), x.shape[-1])  # of each coordinate
   for b, value in enumerate(log_det):

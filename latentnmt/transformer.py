@@ -11,7 +11,6 @@ over samples, candidates or beams they stay one copy.
 """
 
 import functools
-import math
 import operator
 
 from flax import linen as nn
@@ -22,9 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from latentnmt import config as cfg
+from latentnmt import products
 from latentnmt.types import Array, Mask, Params, Source
-
-_dense_init = nn.initializers.xavier_uniform()
 
 
 @struct.dataclass
@@ -106,7 +104,7 @@ class Attention(nn.Module):
 
   def setup(self):
     c = self.config
-    dense = functools.partial(_dense, c, use_bias=False)
+    dense = functools.partial(products.dense, c, use_bias=False)
     head = functools.partial(dense, (c.heads, c.width // c.heads))
     self.query, self.key, self.value = head(), head(), head()
     self.out = dense(c.width, axis=(-2, -1))
@@ -120,67 +118,14 @@ class Attention(nn.Module):
   def __call__(self, x: Array, keys: Array, values: Array, mask: Mask):
     """float[B, T, D] attends where bool[B or 1, T or 1, S] is true."""
     query = self.query(x).swapaxes(1, 2) * np.float32(keys.shape[2] ** -0.5)
-    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    logits = product("bhtk,bhks->bhts", query.astype(keys.dtype), keys)
+    logits = products.einsum("bhtk,bhks->bhts", query.astype(keys.dtype), keys)
     logits = jnp.where(mask[:, None], logits, -1e9)
     weights = nn.softmax(logits, axis=-1).astype(values.dtype)
     weights = self.dropout(weights)
     # Heads before positions: products of a few rows are then several times as
     # fast on a CPU.
-    found = product("bhts,bhsk->bhtk", weights, values)
+    found = products.einsum("bhts,bhsk->bhtk", weights, values)
     return self.out(found.swapaxes(1, 2).astype(x.dtype))
-
-
-def _dense(config: cfg.TransformerConfig, features, **kwargs):
-  if config.product_dtype != config.dtype:
-    kwargs |= {
-      "dot_general_cls": lambda: _rounded_dot_general,
-      "promote_dtype": _as_is,
-    }
-  return nn.DenseGeneral(
-    features, kernel_init=_dense_init, dtype=config.dtype, **kwargs
-  )
-
-
-def _as_is(*arrays, dtype, inexact=True):
-  """Kernels that are rounded already are not made float32 on the way."""
-  del dtype, inexact
-  return arrays
-
-
-def _rounded_dot_general(x, kernel, dimension_numbers, **kwargs):
-  """`lax.dot_general` as a linear map calls it, of bfloat16 numbers."""
-  del kwargs
-  (axes, _), _ = dimension_numbers
-  rows, features = x.shape[: axes[0]], kernel.shape[len(axes) :]
-  size = math.prod(kernel.shape[: len(axes)])
-  out = _rounded_product(x.reshape(-1, size), kernel.reshape(size, -1))
-  return out.reshape(*rows, *features).astype(x.dtype)
-
-
-@jax.custom_vjp
-def _rounded_product(x: Array, kernel: Array) -> Array:
-  """float32[M, N] of [M, D] and [D, N], products added up in float32."""
-  return _bfloat16("md,dn->mn", x, kernel)
-
-
-def _rounded_product_forward(x, kernel):
-  return _rounded_product(x, kernel), (x, kernel)
-
-
-def _rounded_product_backward(residuals, gradient):
-  x, kernel = residuals
-  d_x = _bfloat16("mn,dn->md", gradient, kernel).astype(x.dtype)
-  # CPUs have no such product of bfloat16.
-  return d_x, (x.T @ gradient.astype(x.dtype)).astype(kernel.dtype)
-
-
-_rounded_product.defvjp(_rounded_product_forward, _rounded_product_backward)
-
-
-def _bfloat16(formula: str, *arrays: Array) -> Array:
-  arrays = (array.astype(jnp.bfloat16) for array in arrays)
-  return jnp.einsum(formula, *arrays, preferred_element_type=jnp.float32)
 
 
 class FeedForward(nn.Module):
@@ -191,9 +136,9 @@ class FeedForward(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     c = self.config
-    hidden = nn.relu(_dense(c, c.hidden, name="hidden")(x))
+    hidden = nn.relu(products.dense(c, c.hidden, name="hidden")(x))
     hidden = Dropout(c.hidden_dropout, shared=(-2,))(hidden)
-    return _dense(c, c.width, name="out")(hidden)
+    return products.dense(c, c.width, name="out")(hidden)
 
 
 class EncoderLayer(nn.Module):
@@ -463,7 +408,11 @@ class WeightNormDense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    dense = nn.Dense(self.features, kernel_init=nn.initializers.normal(0.05))
-    return nn.WeightNorm(dense, scale_init=self.gain_init)(
-      x.astype(jnp.float32)
-    )
+    dense = nn.Dense(self.features, use_bias=False)
+    # A gain of our own: `nn.WeightNorm` multiplies by its at `init` and stores
+    # the product, so that with a gain of zero no gradient ever reaches either.
+    normed = nn.WeightNorm(dense, use_scale=False)(x.astype(jnp.float32))
+    gain = self.param("gain", self.gain_init, (self.features,))
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    every = (None,) * (x.ndim - 1)
+    return normed * gain[every] + bias[every]

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 ROWS = [
   "types",
   "config",
-  "masks keys text distributions metrics sharding zoo",
+  "masks keys text distributions metrics products sharding zoo",
   "data embedding transformer",
   "bijections",
   "priors",

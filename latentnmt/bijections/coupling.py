@@ -34,8 +34,10 @@ class Coupling(nn.Module):
 
     e_2 = (z_2 + shift) scale,  scale = sigmoid(s + 2)
 
-  Shift and s start at zero. All of it is float32, whatever the source is: a
-  rounded inverse is none.
+  Shift and s start at zero. Activations are float32, whatever the source is.
+  Where what the layer multiplies is rounded, the coupling is another function,
+  but still an exact bijection with this log-determinant: shift and scale depend
+  on the kept half alone, and act in float32.
 
   Attributes:
     channels: C, a multiple of 4.
@@ -44,6 +46,7 @@ class Coupling(nn.Module):
     hidden: width of the layer's feed-forward part.
     heads: attention heads; fewer where the half is too narrow for them.
     affine: whether there is a scale; without one, volume is preserved.
+    products: what the layer's linear maps multiply, as in `TransformerConfig`.
 
   Raises:
     InputError: for `channels` that is no multiple of 4, or another `split`.
@@ -54,6 +57,7 @@ class Coupling(nn.Module):
   hidden: int = 640
   heads: int = 8
   affine: bool = True
+  products: str = "float32"
 
   def __post_init__(self):
     super().__post_init__()
@@ -71,7 +75,7 @@ class Coupling(nn.Module):
 
   def setup(self):
     width = self.channels if self.split == "t" else self.channels // 2
-    self.layer = DecoderLayer(_transformer(width, self.hidden, self.heads))
+    self.layer = DecoderLayer(self._transformer(width))
     self.norm = nn.LayerNorm(epsilon=1e-6)
     self.out = WeightNormDense(2 * width if self.affine else width)
 
@@ -99,6 +103,22 @@ class Coupling(nn.Module):
     moved = (moved + shift) * jnp.exp(log_scale)
     return _join(kept, moved, self.split), masked_sum(log_scale, mask)
 
+  def _transformer(self, width: int) -> cfg.TransformerConfig:
+    """The layer's sizes; without vocabulary and, as in Glow, dropout."""
+    heads = self.heads
+    while width % (2 * heads):
+      heads -= 1
+    return cfg.TransformerConfig(
+      vocab_size=3,
+      width=width,
+      hidden=self.hidden,
+      heads=heads,
+      dropout=0.0,
+      attention_dropout=0.0,
+      hidden_dropout=0.0,
+      products=self.products,
+    )
+
   def _kept_mask(self, mask: Mask) -> Mask:
     return mask[:, ::2] if self.split == "t" else mask
 
@@ -111,21 +131,6 @@ class Coupling(nn.Module):
       return out, jnp.zeros_like(out)
     shift, s = jnp.split(out, 2, axis=-1)
     return shift, nn.log_sigmoid(s + _SCALE_OFFSET)
-
-
-def _transformer(width: int, hidden: int, heads: int) -> cfg.TransformerConfig:
-  """A layer's sizes; there is no vocabulary and, as in Glow, no dropout."""
-  while width % (2 * heads):
-    heads -= 1
-  return cfg.TransformerConfig(
-    vocab_size=3,
-    width=width,
-    hidden=hidden,
-    heads=heads,
-    dropout=0.0,
-    attention_dropout=0.0,
-    hidden_dropout=0.0,
-  )
 
 
 def _split(x: Latents, how: str) -> tuple[Latents, Latents]:

@@ -14,7 +14,9 @@ from latentnmt.bijections.linear import ActNorm, Invertible1x1
 _LAYOUTS = {"c": "a", "a": "c"}
 
 
-def glow(config: cfg.FlowPriorConfig, channels: int) -> MultiScale:
+def glow(
+  config: cfg.FlowPriorConfig, channels: int, products: str = "float32"
+) -> MultiScale:
   """The multi-scale flow of [B, T, C] that a configuration describes.
 
   Each level repeats a step: in the order of its plan, and of `inverse`, an
@@ -25,6 +27,7 @@ def glow(config: cfg.FlowPriorConfig, channels: int) -> MultiScale:
   Args:
     config: steps and plans.
     channels: C, a multiple of 4.
+    products: what couplings multiply, as in `TransformerConfig`.
 
   Raises:
     InputError: for other `channels`.
@@ -35,6 +38,7 @@ def glow(config: cfg.FlowPriorConfig, channels: int) -> MultiScale:
     hidden=config.hidden,
     heads=config.heads,
     affine=config.coupling == "affine",
+    products=products,
   )
   *outer, last = (
     Repeat(_step(plan, coupling), times, config.remat)
