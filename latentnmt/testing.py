@@ -3,6 +3,7 @@
 The library's own tests call these functions too.
 """
 
+from collections.abc import Callable
 import functools
 import math
 
@@ -51,10 +52,41 @@ def perturb(params: Params, key: Key, scale: float = 0.1) -> Params:
   return jax.tree.unflatten(treedef, noisy)
 
 
+def check_start(
+  loss: Callable[[Params], jax.Array], params: Params, key: Key
+) -> None:
+  """Checks that training can leave the point at which it starts.
+
+  What starts at zero may keep a gradient from other parameters for a step or
+  two. A parameter that has none at the third step, and would have one at other
+  parameters, never gets one.
+
+  Args:
+    loss: a scalar; it is not to have other random numbers at every call.
+    params: as `init` makes them.
+    key: of the other parameters.
+
+  Raises:
+    AssertionError: naming the parameter.
+  """
+  gradient = jax.jit(jax.grad(loss))
+  elsewhere = gradient(perturb(params, key))
+  for _ in range(2):
+    params = jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient(params))
+  for (path, found), other in zip(
+    jax.tree_util.tree_leaves_with_path(gradient(params)),
+    jax.tree.leaves(elsewhere),
+    strict=True,
+  ):
+    name = jax.tree_util.keystr(path)
+    assert found.any() or not other.any(), f"{name} never gets a gradient"
+
+
 def check_prior(prior: nn.Module, key: Key) -> None:
   """Checks that a Linen module keeps the `Prior` contract.
 
-  With randomly perturbed parameters, on sentences of different lengths:
+  That training reaches every parameter (`check_start`). And, with randomly
+  perturbed parameters, on sentences of different lengths:
   shapes and dtypes; that padding, of latents and of the source, is invisible;
   that gradients are finite; that draws are zero on padding, depend on the key
   and on nothing else that is random, and have the
@@ -76,7 +108,12 @@ def check_prior(prior: nn.Module, key: Key) -> None:
   mask = _target_mask(prior.length_multiple)
   z = jax.random.normal(next(keys), (*mask.shape, prior.channels))
   init = jax.jit(functools.partial(prior.init, method="log_prob"))
-  params = perturb(init(next(keys), z, mask, source), next(keys))
+  start = init(next(keys), z, mask, source)
+  params = perturb(start, next(keys))
+
+  def loss(params):
+    log_prob = prior.apply(params, z, mask, source, method="log_prob")
+    return -jnp.sum(log_prob)
 
   @functools.partial(jax.jit, static_argnums=0)
   def call(method, *args):
@@ -89,6 +126,7 @@ def check_prior(prior: nn.Module, key: Key) -> None:
   def draw(key):
     return call("sample", key, mask, source)
 
+  check_start(loss, start, key)
   _check_log_prob(jax.jit(log_prob_and_score), z, mask, next(keys))
   _check_padding(call, z, mask, source)
   one_twice = np.maximum(np.arange(_DRAWS) - 1, 0)

@@ -25,11 +25,6 @@ NORMAL = dataclasses.replace(
   GAUSS, prior=cfg.StandardNormalPriorConfig(), length_multiple=4
 )
 CONFIGS = dict(autoregressive=AUTOREGRESSIVE, gauss=GAUSS, normal=NORMAL)
-FLOW = dataclasses.replace(
-  GAUSS,
-  channels=8,
-  prior=cfg.FlowPriorConfig((1, 1), ("at", "c"), hidden=8, heads=2),
-)
 
 
 @functools.cache
@@ -304,24 +299,14 @@ def test_the_gain_is_what_the_posterior_tells_at_the_start(gain):
   assert float(jnp.std(mean)) == pytest.approx(gain, rel=0.3)
 
 
-@pytest.mark.parametrize("name, config", dict(CONFIGS, flow=FLOW).items())
-def test_training_reaches_every_parameter(name, config):
-  """By the third step: what starts at zero stops a gradient at the first."""
-  model = models.build(config)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_training_reaches_every_parameter(name):
+  model = models.build(CONFIGS[name])
   batch = testing.random_batch(KEY, vocab_size=6, rows=8)
 
-  @jax.jit
-  def gradient(params):
-    def loss(params):
-      terms = model.apply({"params": params}, batch, KEY)
-      return jnp.mean(terms.kl - terms.log_py - terms.log_pl)
-
-    return jax.grad(loss)(params)
+  def loss(params):
+    terms = model.apply({"params": params}, batch, KEY)
+    return jnp.mean(terms.kl - terms.log_py - terms.log_pl)
 
   params = jax.jit(model.init)(KEY, batch, KEY)["params"]
-  for _ in range(2):
-    params = jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient(params))
-  fixed = {"order", "sign"}  # of the permutations in a flow
-  for path, found in jax.tree_util.tree_leaves_with_path(gradient(params)):
-    where = name + jax.tree_util.keystr(path)
-    assert np.any(found) != (path[-1].key in fixed), where
+  testing.check_start(loss, params, KEY)

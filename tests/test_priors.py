@@ -102,6 +102,18 @@ class WrongKl(StandardNormalPrior):
     return 2 * super().kl(mean, scale, mask, source)
 
 
+class NeverTrained(StandardNormalPrior):
+  """Its mean is a product of two numbers, and both start at zero."""
+
+  def setup(self):
+    zero = nn.initializers.zeros
+    self.factors = self.param("a", zero, ()), self.param("b", zero, ())
+
+  def log_prob(self, z, mask, source):
+    a, b = self.factors
+    return super().log_prob(z - a * b, mask, source)
+
+
 @pytest.mark.parametrize(
   "broken, message",
   [
@@ -110,6 +122,7 @@ class WrongKl(StandardNormalPrior):
     (TooWide, "agree|dimensions"),
     (Unnormalised, "integrate"),
     (WrongKl, "kl is not"),
+    (NeverTrained, "'a'.* never gets a gradient"),
   ],
 )
 def test_the_check_catches(broken, message):
