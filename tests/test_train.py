@@ -352,7 +352,7 @@ def test_a_student_starts_from_what_its_teacher_learned(
   for name in ("embedding", "encoder", "decoder"):
     chex.assert_trees_all_equal(params[name], learned[name])
   for name in ("prior", "length", "from_latents"):
-    chex.assert_trees_all_close(params[name], fresh[name], rtol=1e-5)
+    chex.assert_trees_all_close(params[name], fresh[name], rtol=1e-4)
   step = checkpoint.find_step(run)
   assert checkpoint.read_config(student).warm_start == f"teacher, step {step}"
   with pytest.raises(InputError, match="warm_start: 'teacher, step .' -> ''"):
