@@ -259,6 +259,9 @@ def _compare_speeds(rows: list[dict]) -> None:
 def checkpoints(study: Path, split: str) -> list[dict]:
   """A row for each run and checkpoint with a likelihood and a BLEU.
 
+  Not of latent models from before the KL term: nothing has trained their prior
+  by then, and their bound is of no model that anyone would use.
+
   BLEU is that of the method which most checkpoints were translated with.
   """
   kinds = data_kinds(study)
@@ -272,8 +275,10 @@ def checkpoints(study: Path, split: str) -> list[dict]:
     most = max(map(len, steps.values()), default=0)
     method = usual_method([m for m, s in steps.items() if len(s) == most])
     about = _described(run, results, kinds) | {"split": split, "method": method}
-    for step in sorted(results.distinct("step")):
-      figures = _figures(results, is_exact(run), method, step)
+    exact = is_exact(run)
+    start = 0 if exact else checkpoint.read_config(run).train.kl_start
+    for step in sorted(s for s in results.distinct("step") if s > start):
+      figures = _figures(results, exact, method, step)
       if None not in (figures["bleu"], figures["log_likelihood"]):
         rows.append(about | {"step": step} | figures)
   return rows

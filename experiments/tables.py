@@ -343,7 +343,7 @@ def agreement(rows: list[dict]) -> Table | None:
       f"n checkpoints of each run, on split {rows[0]['split']}. Intervals are"
       " Fisher's z, for Spearman with the variance of Bonett and Wright (2000);"
       " they take checkpoints for independent, which those of one training are"
-      " not.",
+      " not. Those of latent models are from after the start of the KL term.",
       "exact, iwae, elbo: nats per token, the length paid for. lee2020: the"
       " paper's figure, which is not a likelihood.",
     ],

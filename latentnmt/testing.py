@@ -58,28 +58,34 @@ def check_start(
   """Checks that training can leave the point at which it starts.
 
   What starts at zero may keep a gradient from other parameters for a step or
-  two. A parameter that has none at the third step, and would have one at other
-  parameters, never gets one.
+  two. What has none at the third step, and would have one at parameters close
+  by, never gets one. That is asked of each output of each parameter, the entries
+  of its last axis; a quarter of them may be units that are silent by chance.
 
   Args:
     loss: a scalar; it is not to have other random numbers at every call.
     params: as `init` makes them.
-    key: of the other parameters.
+    key: of the parameters close by.
 
   Raises:
     AssertionError: naming the parameter.
   """
   gradient = jax.jit(jax.grad(loss))
-  elsewhere = gradient(perturb(params, key))
+  close_by = gradient(perturb(params, key, 1e-3))
   for _ in range(2):
-    params = jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient(params))
+    params = jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient(params))
   for (path, found), other in zip(
     jax.tree_util.tree_leaves_with_path(gradient(params)),
-    jax.tree.leaves(elsewhere),
+    jax.tree.leaves(close_by),
     strict=True,
   ):
+    dead = ~_any_but_last(found) & _any_but_last(other)
     name = jax.tree_util.keystr(path)
-    assert found.any() or not other.any(), f"{name} never gets a gradient"
+    assert jnp.mean(dead) <= 0.25, f"{name} never gets a gradient"
+
+
+def _any_but_last(x: jax.Array) -> jax.Array:
+  return jnp.any(x, axis=tuple(range(x.ndim - 1)))
 
 
 def check_prior(prior: nn.Module, key: Key) -> None:

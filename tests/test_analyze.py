@@ -215,7 +215,10 @@ def _make_run(study, name, preset, fingerprint, rows, best=None):
   run = study / name
   run.mkdir(parents=True)
   config = ExperimentConfig(
-    zoo.config(preset, vocab_size=50), TrainConfig(), preset, fingerprint
+    zoo.config(preset, vocab_size=50),
+    TrainConfig(kl_start=99),
+    preset,
+    fingerprint,
   )
   (run / "config.json").write_text(json.dumps(to_dict(config)))
   if best:
@@ -548,6 +551,8 @@ def test_a_folder_without_runs_is_refused(tmp_path):
 def test_checkpoints_are_read_where_most_were_scored(study):
   assert [p["run"] for p in results.most_checkpoints(study, "test")] == []
   _add_checkpoints(study, "dev")
+  for row in _bleu("delta1", 1.0, step=99), _nats("iwae", -99.0, 99):
+    checkpoint.append_result(study / "gauss", row | {"split": "dev"})
   points = results.most_checkpoints(study, "test")
   assert {p["split"] for p in points} == {"dev"} and len(points) == 10
   first, last = points[0], points[-1]

@@ -299,9 +299,11 @@ def test_the_gain_is_what_the_posterior_tells_at_the_start(gain):
   assert float(jnp.std(mean)) == pytest.approx(gain, rel=0.3)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_training_reaches_every_parameter(name):
-  model = models.build(CONFIGS[name])
+@pytest.mark.parametrize(
+  "config", [*CONFIGS.values(), dataclasses.replace(GAUSS, posterior_gain=2.0)]
+)
+def test_training_reaches_every_parameter(config):
+  model = models.build(config)
   batch = testing.random_batch(KEY, vocab_size=6, rows=8)
 
   def loss(params):

@@ -100,7 +100,8 @@ def fit(
       make_bar(desc=run.name, total=train.steps, initial=start, unit="step")
     )
     programs = Programs(model, config, mesh, bar.set_postfix_str)
-    initialise = _from_data(model) and start <= train.kl_start < train.steps
+    initialise = _from_data(model) and "prior" not in learned
+    initialise &= start <= train.kl_start < train.steps
     loop = _Loop(
       config,
       batch=lambda step: sharding.put(batches[step], mesh),
