@@ -59,8 +59,8 @@ def check_start(
 
   What starts at zero may keep a gradient from other parameters for a step or
   two. What has none at the third step, and would have one at parameters close
-  by, never gets one. That is asked of each output of each parameter, the entries
-  of its last axis; a quarter of them may be units that are silent by chance.
+  by, never gets one. That is asked of each output of each parameter, the
+  entries of its last axis; a quarter of them may be silent by chance.
 
   Args:
     loss: a scalar; it is not to have other random numbers at every call.

@@ -359,6 +359,27 @@ def test_a_student_starts_from_what_its_teacher_learned(
     train.fit(config, data, student, progress=None)
 
 
+@pytest.mark.parametrize("brought", [True, False])
+def test_a_prior_that_is_brought_along_is_not_initialised(
+  data, tmp_path, monkeypatch, brought
+):
+  config = workers.config("gauss_tiny", "train.kl_start=0")
+  prior = train.init_state(build(config.model), config.train).params["prior"]
+  seen = []
+
+  def no_training(self, state, past):
+    seen.append(self.initialise)
+    return 0, past
+
+  learned = {"prior": prior} if brought else {}
+  monkeypatch.setattr(loop, "_from_data", lambda model: True)
+  monkeypatch.setattr(loop.warm, "read", lambda *args: ("flow", learned))
+  monkeypatch.setattr(loop.Programs, "compile", lambda *args: None)
+  monkeypatch.setattr(loop._Loop, "run", no_training)
+  train.fit(config, data, tmp_path, warm_start="flow", progress=None)
+  assert seen == [not brought]
+
+
 def test_a_run_that_cannot_be_started_from_leaves_nothing(
   teacher, data, tmp_path, monkeypatch
 ):
