@@ -76,17 +76,18 @@ def for_inference(model: nn.Module, params: Params) -> Params:
   """
   sizes = model.config.transformer
 
-  def prepared(tree: Params) -> Params:
+  def prepared(tree: Params | Array) -> Params | Array:
+    if not isinstance(tree, dict):
+      return tree
     if "table" in tree and sizes.product_dtype != "float32":
       return tree | {"multiplied": tree["table"].astype(sizes.product_dtype)}
     return {
-      name: value
-      if not isinstance(value, dict)
-      else apart(value, sizes)
-      if name == "layers" and "feed_forward" in value
-      else prepared(value)
+      name: apart(value, sizes) if stacked(name, value) else prepared(value)
       for name, value in tree.items()
     }
+
+  def stacked(name: str, value: Params | Array) -> bool:
+    return name == "layers" and "feed_forward" in value
 
   prior = getattr(model, "prior", None)
   ours = isinstance(prior, GaussianPrior) and prior.transformer == sizes
