@@ -234,7 +234,7 @@ def label(axes, places, names, colours) -> None:
     out = max(inside.x0 - box.x0, box.x1 - inside.x1, 0)
     out += max(inside.y0 - box.y0, box.y1 - inside.y1, 0)
     covered = sum(box.overlaps(other) for other in taken)
-    return 9 * covered + box.count_contains(points) + out
+    return 40 * covered + box.count_contains(points) + out
 
   for place, name, colour in zip(places, names, colours, strict=True):
     best = None
