@@ -285,7 +285,8 @@ def speed(rows: list[dict]) -> Figure | None:
   return _draw(
     "BLEU against speed",
     "Each model with each of its decodings, joined in the order of refinement"
-    " steps k. Further right is faster.",
+    " steps k, of which the fewest and the most are named. Further right is"
+    " faster.",
     0.6 + 2.9 * len(sizes),
     len(sizes),
     draw,
@@ -296,13 +297,15 @@ def _speed(axes, look: Look, rows: list[dict], size: int) -> None:
   from matplotlib.ticker import LogLocator, NullLocator
 
   field = f"{SPEED}{size}"
-  rows = [row for row in rows if row.get(field)]
+  rows, named = [row for row in rows if row.get(field)], []
   for run in dict.fromkeys(row["run"] for row in rows):
     mine = [row for row in rows if row["run"] == run]
     mine.sort(key=lambda row: (row["k"] == "", row["k"]))
     x, y = ([row[f] for row in mine] for f in (field, "bleu"))
     axes.plot(x, y, **look.line(mine[0]) | {"linewidth": 0.8})
     axes.plot(x, y, **look.mark(mine[0]), markersize=6)
+    ends = mine[0], mine[-1]
+    named += [row for row in mine if row["k"] == "" or row in ends]
   axes.set_xscale("log")
   axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
   axes.xaxis.set_major_formatter("{x:g}")
@@ -310,9 +313,11 @@ def _speed(axes, look: Look, rows: list[dict], size: int) -> None:
   axes.set_title(f"{size} sentence{'s' * (size > 1)} decoded at once")
   axes.set_xlabel("sentences per second")
   _bleu_axis(axes, rows)
-  places = [(row[field], row["bleu"]) for row in rows]
-  names = [f"k={row['k']}" if row["k"] != "" else row["method"] for row in rows]
-  label(axes, places, names, [look.colour(row) for row in rows])
+  places = [(row[field], row["bleu"]) for row in named]
+  names = [
+    f"k={row['k']}" if row["k"] != "" else row["method"] for row in named
+  ]
+  label(axes, places, names, [look.colour(row) for row in named])
 
 
 # Panels of the training curves: title, scale, unit, metric.
