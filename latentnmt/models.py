@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from latentnmt import config as cfg
 from latentnmt import distributions
 from latentnmt.bijections import memory_of, recall
+from latentnmt.bijections.linear import inverses
 from latentnmt.embedding import Embedding
 from latentnmt.masks import (
   append_eos,
@@ -25,7 +26,7 @@ from latentnmt.masks import (
   shift_right,
   token_mask,
 )
-from latentnmt.priors import GaussianPrior, build_prior
+from latentnmt.priors import build_prior
 from latentnmt.transformer import (
   Cache,
   DecoderStack,
@@ -65,10 +66,11 @@ def build(config: cfg.ModelConfig) -> nn.Module:
 def for_inference(model: nn.Module, params: Params) -> Params:
   """Parameters as a finished model computes fastest with them.
 
-  Layers are apart rather than stacked, and what products see rounded is rounded
-  here rather than in every call. What a model computes is the same; there is
-  more to compile, which pays where single sentences have to be quick. They are
-  not to be trained further. A prior of one's own stays as it is.
+  Layers are apart rather than stacked; what products see rounded is rounded,
+  and the matrices of a flow's convolutions are inverted, here rather than in
+  every call. What a model computes is the same; there is more to compile, which
+  pays where single sentences have to be quick. They are not to be trained
+  further. A prior of one's own stays as it is.
 
   Args:
     model: either family.
@@ -81,6 +83,8 @@ def for_inference(model: nn.Module, params: Params) -> Params:
       return tree
     if "table" in tree and sizes.product_dtype != "float32":
       return tree | {"multiplied": tree["table"].astype(sizes.product_dtype)}
+    if "factors" in tree:
+      return tree | {"inverse": inverses(tree["factors"])}
     return {
       name: apart(value, sizes) if stacked(name, value) else prepared(value)
       for name, value in tree.items()
@@ -89,10 +93,16 @@ def for_inference(model: nn.Module, params: Params) -> Params:
   def stacked(name: str, value: Params | Array) -> bool:
     return name == "layers" and "feed_forward" in value
 
-  prior = getattr(model, "prior", None)
-  ours = isinstance(prior, GaussianPrior) and prior.transformer == sizes
-  kept = {} if ours or prior is None else {"prior": params.get("prior", {})}
+  kept = {} if _knows_prior(model) else {"prior": params.get("prior", {})}
   return prepared(params) | kept
+
+
+def _knows_prior(model: nn.Module) -> bool:
+  """Whether a model has no prior but, if any, one that this package makes."""
+  if not isinstance(model, LatentTransformer):
+    return True
+  own = isinstance(model.config.prior, cfg.CustomPriorConfig)
+  return not own and model.prior == build_prior(model.config)
 
 
 class Encoder(nn.Module):

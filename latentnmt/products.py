@@ -33,7 +33,7 @@ def rounded(x: Array, dtype) -> Array:
 
 def dense(config: cfg.TransformerConfig, features, **kwargs) -> nn.Module:
   """`nn.DenseGeneral` of a stack with these sizes."""
-  if config.product_dtype != config.dtype:
+  if _rounds(config):
     kwargs |= {
       "dot_general_cls": lambda: _dot_general,
       "promote_dtype": _as_is,
@@ -41,6 +41,25 @@ def dense(config: cfg.TransformerConfig, features, **kwargs) -> nn.Module:
   return nn.DenseGeneral(
     features, kernel_init=_dense_init, dtype=config.dtype, **kwargs
   )
+
+
+def stored(config: cfg.TransformerConfig, x: Array) -> Array:
+  """What a product will see of `x`, such that parts of it can be replaced.
+
+  XLA for CPUs makes all of a bfloat16 array float32, and back, to replace a
+  part of it. Amid float32, bfloat16 numbers are stored as their bits, uint16.
+  """
+  x = x.astype(config.product_dtype)
+  return lax.bitcast_convert_type(x, jnp.uint16) if _rounds(config) else x
+
+
+def restored(config: cfg.TransformerConfig, x: Array) -> Array:
+  """Inverse of `stored`, but for the rounding."""
+  return lax.bitcast_convert_type(x, jnp.bfloat16) if _rounds(config) else x
+
+
+def _rounds(config: cfg.TransformerConfig) -> bool:
+  return config.product_dtype != config.dtype
 
 
 def _as_is(*arrays, dtype, inexact=True):

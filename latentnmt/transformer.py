@@ -65,8 +65,8 @@ class Cache:
   beam is re-ordered without moving the cache.
 
   Attributes:
-    keys: float[B, H, D/H, T, N].
-    values: float[B, H, T, N, D/H].
+    keys: [B, H, D/H, T, N], of numbers as `products.stored` has them.
+    values: [B, H, T, N, D/H], likewise.
   """
 
   keys: Array
@@ -182,15 +182,18 @@ class DecoderLayer(nn.Module):
   def step(self, x, t, cache: Cache, history: Mask, memory: Memory):
     """One position of N hypotheses: float[B, N, D] and the cache after it."""
     normed = self.attention_norm(x)
+    stored = functools.partial(products.stored, self.config)
+    restored = functools.partial(products.restored, self.config)
+    write = lax.dynamic_update_index_in_dim
     keys, values = self.attention.keys_values(normed)  # of N positions
     cache = Cache(
-      _write(cache.keys, keys, t, axis=3),
-      _write(cache.values, values, t, axis=2),
+      write(cache.keys, stored(keys), t, axis=3),
+      write(cache.values, stored(values), t, axis=2),
     )
     *batch, length, hypotheses, size = cache.values.shape
     slots = length * hypotheses
-    keys = cache.keys.reshape(*batch, size, slots)
-    values = cache.values.reshape(*batch, slots, size)
+    keys = restored(cache.keys).reshape(*batch, size, slots)
+    values = restored(cache.values).reshape(*batch, slots, size)
     return self._after(x, normed, keys, values, history, memory), cache
 
   def _after(self, x, normed, keys, values, mask, memory):
@@ -199,11 +202,6 @@ class DecoderLayer(nn.Module):
     mask = memory.mask[:, None]
     x += self.dropout(self.cross(normed, memory.keys, memory.values, mask))
     return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-
-
-def _write(cache: Array, new: Array, t: Array, axis: int) -> Array:
-  new = new.astype(cache.dtype)
-  return lax.dynamic_update_index_in_dim(cache, new, t, axis)
 
 
 def _norm(config: cfg.TransformerConfig) -> nn.LayerNorm:
@@ -304,6 +302,7 @@ class DecoderStack(nn.Module):
       jnp.zeros((batch, heads, size, *slots), dtype),
       jnp.zeros((batch, heads, *slots, size), dtype),
     )
+    cache = jax.tree.map(functools.partial(products.stored, self.config), cache)
     caches = (cache,) * self.num_layers
     return Steps(layers, memory.mask), caches
 

@@ -18,6 +18,7 @@ from latentnmt.bijections import (
   Squeeze,
   glow,
 )
+from latentnmt.bijections.linear import inverses
 from latentnmt.masks import length_mask
 from latentnmt.priors import FlowPrior
 from latentnmt.types import InputError, Source
@@ -294,6 +295,27 @@ def test_heads_hold_alternate_or_contiguous_channels():
     moved = e(z.at[..., 0].add(1.0), mask, source)[0] - e(z, mask, source)[0]
     moved = np.flatnonzero(jnp.abs(moved).max(axis=(0, 1)) > 0)
     np.testing.assert_array_equal(moved, channel * np.arange(32))
+
+
+@pytest.mark.parametrize("layout", "ac")
+def test_stored_inverses_are_those_of_each_of_stacked_matrices(layout):
+  z, mask, source = ten_by_three(64)
+  convs = Repeat(Invertible1x1(layout), 3)
+  params = convs.init(KEY, z, mask, source, method="inverse")["params"]
+  params = testing.perturb(params, KEY, 0.1)
+  e, _ = convs.apply({"params": params}, z, mask, source, method="inverse")
+  stored = inverses(params["inner"]["factors"])
+  assert stored.shape == (3, 2, 32, 32)
+  # Log-determinants are those of the matrices: an oracle for all but the sign.
+  logs = jnp.diagonal(params["inner"]["factors"]["weight"], axis1=2, axis2=3)
+  np.testing.assert_allclose(
+    np.linalg.slogdet(stored)[1], -logs.sum(-1), rtol=1e-4, atol=1e-4
+  )
+  inner = params["inner"] | {"inverse": stored}
+  back, _ = convs.apply(
+    {"params": {"inner": inner}}, e, mask, source, method="forward"
+  )
+  np.testing.assert_allclose(back, z, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("split", "cat")

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import scipy.stats
 
 from latentnmt import config as cfg
 from latentnmt import decode, models, testing
+from latentnmt.bijections import glow
 from latentnmt.decode import (
   Beam,
   Delta,
@@ -20,6 +22,7 @@ from latentnmt.decode import (
   translate,
 )
 from latentnmt.masks import length_mask, token_mask
+from latentnmt.priors import FlowPrior
 from latentnmt.text import Tokenizer
 from latentnmt.types import EOS, PAD, Batch, InputError
 
@@ -31,6 +34,11 @@ TRANSFORMER = cfg.TransformerConfig(
 AUTOREGRESSIVE = cfg.AutoregressiveConfig(TRANSFORMER, 1, 2)
 GAUSS = cfg.LatentConfig(
   TRANSFORMER, 1, 1, 1, channels=3, prior=cfg.GaussianPriorConfig(1)
+)
+FLOW = dataclasses.replace(
+  GAUSS,
+  channels=8,
+  prior=cfg.FlowPriorConfig((2, 1), ("ca", "c"), hidden=16, heads=2),
 )
 X = jnp.array([[4, 5, 3, 1], [3, 1, 0, 0], [0, 0, 0, 0], [5, 5, 1, 0]])
 ROWS = [0, 1, 3]  # the real ones
@@ -101,7 +109,7 @@ def test_selection_by_parts_is_top_k():
   np.testing.assert_array_equal(index, first)
 
 
-@pytest.mark.parametrize("config", [AUTOREGRESSIVE, GAUSS])
+@pytest.mark.parametrize("config", [AUTOREGRESSIVE, GAUSS, FLOW])
 @pytest.mark.parametrize("products", ["float32", "bfloat16"])
 def test_parameters_for_inference_compute_the_same(config, products):
   _, params, _ = built(config)
@@ -116,6 +124,17 @@ def test_parameters_for_inference_compute_the_same(config, products):
   found, expected = (translate(model, p, X, method) for p in (prepared, params))
   np.testing.assert_array_equal(found.tokens, expected.tokens)
   np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+
+
+def test_a_flow_is_prepared_for_inference_but_not_a_prior_of_ones_own():
+  model, params, _ = built(FLOW)
+  prepared = models.for_inference(model, params)
+  step = prepared["prior"]["bijection"]["levels_1"]["inner"]
+  assert "inverse" in step["bijections_1"]
+  own = FlowPrior(glow(FLOW.prior, 8, "bfloat16"), 8)
+  model = models.LatentTransformer(FLOW, prior=own)
+  prepared = models.for_inference(model, params)
+  chex.assert_trees_all_equal(prepared["prior"], params["prior"])
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -1,5 +1,7 @@
 """Maps of the channels at each position: normalisation and rotation."""
 
+from typing import NamedTuple
+
 from flax import linen as nn
 import jax
 from jax import lax
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latentnmt.masks import lengths
-from latentnmt.types import Array, Key, Latents, Mask, Nats, Source
+from latentnmt.types import Array, Key, Latents, Mask, Nats, Params, Source
 
 # Makes the log-scale learn faster than the shift, as in the public code.
 _LOG_SCALE_FACTOR = 3.0
@@ -69,6 +71,15 @@ def _per_position(log_scale: Array, mask: Mask) -> Nats:
   return lengths(mask).astype(jnp.float32) * jnp.sum(log_scale)
 
 
+class _Factors(NamedTuple):
+  """Of n matrices: where each row of L U goes; L, U and log |diag U|."""
+
+  place: Array  # int32[n, size]
+  lower: Array  # float32[n, size, size]
+  upper: Array  # float32[n, size, size]
+  log_diagonal: Array  # float32[n, size]
+
+
 class Invertible1x1(nn.Module):
   """Multi-head invertible 1x1 convolution (Ma et al. 2019), e = P L U z.
 
@@ -77,7 +88,8 @@ class Invertible1x1(nn.Module):
   `weight` holds all of it that is trained: below the diagonal that of L,
   whose diagonal is 1, above it that of U, and on it the logarithms of U's. P
   is the order of `order` and U's signs are those of `sign`, both stay as they
-  were drawn. `inverse` multiplies; `forward` solves two triangular systems.
+  were drawn. `inverse` multiplies; `forward` solves two triangular systems, or
+  multiplies by matrices inverted beforehand, see `models.for_inference`.
 
   Attributes:
     layout: "a" for heads of alternate channels, head h of n having the
@@ -91,46 +103,32 @@ class Invertible1x1(nn.Module):
     self, e: Latents, mask: Mask, source: Source
   ) -> tuple[Latents, Nats]:
     """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
-    place, lower, upper, log_diagonal = self._factors(e.shape[-1])
-    heads = self._split(e)  # [B, T, heads, size]
-    columns = heads.transpose(2, 3, 0, 1).reshape(*place.shape, -1)
-    columns = jnp.take_along_axis(
-      columns, jnp.argsort(place, axis=-1)[..., None], axis=1
-    )
-    columns = _solve(lower, columns, lower=True, unit_diagonal=True)
-    columns = _solve(upper, columns, lower=False, unit_diagonal=False)
-    columns = columns.reshape(*place.shape, *mask.shape)
-    z = self._join(columns.transpose(2, 3, 0, 1))
-    return z, -_per_position(log_diagonal, mask)
+    factors = self._factors(e.shape[-1])
+    heads = self._split(e)
+    if self.has_variable("params", "inverse"):
+      z = _multiply(self.get_variable("params", "inverse"), heads)
+    else:
+      columns = heads.transpose(2, 3, 0, 1)  # [heads, size, B, T]
+      solved = _solve(factors, columns.reshape(*columns.shape[:2], -1))
+      z = solved.reshape(columns.shape).transpose(2, 3, 0, 1)
+    return self._join(z), -_per_position(factors.log_diagonal, mask)
 
   def inverse(
     self, z: Latents, mask: Mask, source: Source
   ) -> tuple[Latents, Nats]:
     """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
-    place, lower, upper, log_diagonal = self._factors(z.shape[-1])
-    product = jnp.matmul(lower, upper, precision=lax.Precision.HIGHEST)
-    weight = jnp.take_along_axis(product, place[..., None], axis=1)
-    e = jnp.einsum(
-      "hij,bthj->bthi", weight, self._split(z), precision=lax.Precision.HIGHEST
+    factors = self._factors(z.shape[-1])
+    product = jnp.matmul(
+      factors.lower, factors.upper, precision=lax.Precision.HIGHEST
     )
-    return self._join(e), _per_position(log_diagonal, mask)
+    weight = jnp.take_along_axis(product, factors.place[..., None], axis=1)
+    e = _multiply(weight, self._split(z))
+    return self._join(e), _per_position(factors.log_diagonal, mask)
 
   @nn.compact
-  def _factors(self, channels: int) -> tuple[Array, Array, Array, Array]:
-    """Where each row of L U goes; L, U and log |diag U|.
-
-    int32[heads, size], two float32[heads, size, size], float32[heads, size].
-    """
-    factors = self.param("factors", _rotations, _head_size(channels), channels)
-    weight = factors["weight"]
-    # Only an order and signs: these two have no gradient.
-    place = jnp.argsort(factors["order"], axis=-1)
-    sign = jnp.sign(factors["sign"])
-    log_diagonal = jnp.diagonal(weight, axis1=1, axis2=2)
-    one = np.eye(weight.shape[-1], dtype=np.float32)[None]
-    diagonal = (sign * jnp.exp(log_diagonal))[..., None]
-    upper = jnp.triu(weight, 1) + one * diagonal
-    return place, jnp.tril(weight, -1) + one, upper, log_diagonal
+  def _factors(self, channels: int) -> _Factors:
+    own = self.param("factors", _rotations, _head_size(channels), channels)
+    return _unpacked(own)
 
   def _split(self, x: Array) -> Array:
     """[B, T, heads, size] of [B, T, C]."""
@@ -170,12 +168,58 @@ def _rotations(key: Key, size: int, channels: int) -> dict[str, Array]:
   }
 
 
-def _solve(matrix: Array, columns: Array, *, lower: bool, unit_diagonal: bool):
+def _unpacked(factors: Params) -> _Factors:
+  weight = factors["weight"]
+  # Only an order and signs: these two have no gradient.
+  place = jnp.argsort(factors["order"], axis=-1)
+  sign = jnp.sign(factors["sign"])
+  log_diagonal = jnp.diagonal(weight, axis1=1, axis2=2)
+  one = np.eye(weight.shape[-1], dtype=np.float32)[None]
+  upper = jnp.triu(weight, 1)
+  upper += one * (sign * jnp.exp(log_diagonal))[..., None]
+  return _Factors(place, jnp.tril(weight, -1) + one, upper, log_diagonal)
+
+
+def inverses(factors: Params) -> Array:
+  """The matrices that undo those of factors, by which `forward` multiplies.
+
+  Args:
+    factors: of an `Invertible1x1`; of several where they are stacked.
+
+  Returns:
+    float32[..., heads, size, size].
+  """
+  shape = factors["weight"].shape
+  each = {
+    "weight": factors["weight"].reshape(-1, *shape[-2:]),
+    "order": factors["order"].reshape(-1, shape[-1]),
+    "sign": factors["sign"].reshape(-1, shape[-1]),
+  }
+  one = jnp.broadcast_to(jnp.eye(shape[-1]), each["weight"].shape)
+  return _solve(_unpacked(each), one).reshape(shape)
+
+
+def _multiply(matrices: Array, heads: Array) -> Array:
+  """float32[B, T, heads, size], each head by its own matrix."""
+  return jnp.einsum(
+    "hij,bthj->bthi", matrices, heads, precision=lax.Precision.HIGHEST
+  )
+
+
+def _solve(factors: _Factors, columns: Array) -> Array:
+  """float32[n, size, m]: what n matrices make the given columns of."""
+  rows = jnp.argsort(factors.place, axis=-1)[..., None]
+  columns = jnp.take_along_axis(columns, rows, axis=1)
+  columns = _solve_triangular(factors.lower, columns, lower=True)
+  return _solve_triangular(factors.upper, columns, lower=False)
+
+
+def _solve_triangular(matrix: Array, columns: Array, *, lower: bool) -> Array:
   """Each of a batch of systems, one after the other: see `_rotations`."""
 
   def solve(args):
     return lax.linalg.triangular_solve(
-      *args, left_side=True, lower=lower, unit_diagonal=unit_diagonal
+      *args, left_side=True, lower=lower, unit_diagonal=lower
     )
 
   return lax.map(solve, (matrix, columns))
