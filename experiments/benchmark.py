@@ -8,7 +8,7 @@
 With --run, sentences are those of about median length in a split, and
 measurements are added to the run's results.jsonl. With --preset, parameters
 and sentences are random and lengths are as given: each translation has exactly
---target_length tokens. Measurements are printed as JSON lines, a table comes
+--target_length tokens, and measurements are printed as JSON lines. A table comes
 last. Compilation is apart. --set changes what a preset is or how it is trained,
 for example --set=model.transformer.dtype=bfloat16.
 
@@ -25,7 +25,7 @@ Whole tables, each line of them measured in a process of its own:
       (pip install 'latentnmt[peers]').
   python -m experiments.benchmark --suite=gpu     about an hour
       Every preset in bfloat16 at batch 1 and 256. With --preset, that alone.
-  python -m experiments.benchmark --suite=compile     about half an hour
+  python -m experiments.benchmark --suite=compile     about 40 minutes
       Compilation of every preset, and loading from the persistent cache. With
       --preset, that alone.
 """

@@ -174,9 +174,10 @@ def _translate(
       if part is None:
         part = {"ids": ids, "lines": []}
         start = time.monotonic()
-        for rows, x in group:
-          part["lines"] += tokenizer.decode(translate(x)[rows >= 0])
-          bar.update(int(np.sum(rows >= 0)))
+        found = ((rows >= 0, translate(x)) for rows, x in group)
+        for real, tokens in decode.fetched(found):
+          part["lines"] += tokenizer.decode(tokens[real])
+          bar.update(int(np.sum(real)))
         part["seconds"] = time.monotonic() - start
         part["device"] = common.device_description()
         common.write_json(path, part)
@@ -191,19 +192,19 @@ def _translate(
 
 
 def _translator(method: decode.Method, step: int):
-  """A function from int32[B, S] to int32[B, T], and the tokenizer."""
+  """A function from int32[B, S] to int32[B, T] on devices; the tokenizer."""
   mesh = sharding.mesh(jax.local_devices())
   model, params, tokenizer = checkpoint.load(_RUN.value, step)
   params = jax.device_put(params, sharding.replicated(mesh))
 
-  def translate(x: np.ndarray) -> np.ndarray:
+  def translate(x: np.ndarray) -> jax.Array:
     if len(x) % mesh.size:
       raise InputError(
         f"{mesh.size} devices cannot share the {len(x)} rows of a batch; use a"
         " number of devices that divides 8."
       )
     x = sharding.put(x, mesh)
-    return np.asarray(decode.translate(model, params, x, method).tokens[:, 0])
+    return decode.translate(model, params, x, method).tokens[:, 0]
 
   return translate, tokenizer
 

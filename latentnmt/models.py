@@ -14,8 +14,7 @@ import jax.numpy as jnp
 
 from latentnmt import config as cfg
 from latentnmt import distributions
-from latentnmt.bijections import memory_of, recall
-from latentnmt.bijections.linear import inverses
+from latentnmt.bijections import memory_of, recall, with_inverses
 from latentnmt.embedding import Embedding
 from latentnmt.masks import (
   append_eos,
@@ -68,9 +67,9 @@ def for_inference(model: nn.Module, params: Params) -> Params:
 
   Layers are apart rather than stacked; what products see rounded is rounded,
   and the matrices of a flow's convolutions are inverted, here rather than in
-  every call. What a model computes is the same; there is more to compile, which
-  pays where single sentences have to be quick. They are not to be trained
-  further. A prior of one's own stays as it is.
+  every call. What a model computes is the same, but for rounding; there is more
+  to compile, which pays where single sentences have to be quick. They are not
+  to be trained further. A prior of one's own stays as it is.
 
   Args:
     model: either family.
@@ -83,8 +82,6 @@ def for_inference(model: nn.Module, params: Params) -> Params:
       return tree
     if "table" in tree and sizes.product_dtype != "float32":
       return tree | {"multiplied": tree["table"].astype(sizes.product_dtype)}
-    if "factors" in tree:
-      return tree | {"inverse": inverses(tree["factors"])}
     return {
       name: apart(value, sizes) if stacked(name, value) else prepared(value)
       for name, value in tree.items()
@@ -94,7 +91,7 @@ def for_inference(model: nn.Module, params: Params) -> Params:
     return name == "layers" and "feed_forward" in value
 
   kept = {} if _knows_prior(model) else {"prior": params.get("prior", {})}
-  return prepared(params) | kept
+  return with_inverses(prepared(params)) | kept
 
 
 def _knows_prior(model: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Products that are added up in float32, and linear maps made of them.
+"""Products that are added up in float32, linear maps made of them, and storage.
 
 A `TransformerConfig` says what they multiply: the compute dtype, or, where
 `products` is "bfloat16", rounded numbers amid float32 activations.
@@ -55,7 +55,8 @@ def stored(config: cfg.TransformerConfig, x: Array) -> Array:
 
 def restored(config: cfg.TransformerConfig, x: Array) -> Array:
   """Inverse of `stored`, but for the rounding."""
-  return lax.bitcast_convert_type(x, jnp.bfloat16) if _rounds(config) else x
+  dtype = config.product_dtype
+  return lax.bitcast_convert_type(x, dtype) if _rounds(config) else x
 
 
 def _rounds(config: cfg.TransformerConfig) -> bool:

@@ -65,8 +65,8 @@ class Cache:
   beam is re-ordered without moving the cache.
 
   Attributes:
-    keys: [B, H, D/H, T, N], of numbers as `products.stored` has them.
-    values: [B, H, T, N, D/H], likewise.
+    keys: float[B, H, D/H, T, N], or uint16 as `products.stored` has them.
+    values: float[B, H, T, N, D/H], likewise.
   """
 
   keys: Array

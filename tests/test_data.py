@@ -343,6 +343,13 @@ def test_length_batches_cover_everything_once():
       assert rows(side) == [sequences[i] if i >= 0 else [] for i in ids]
 
 
+def test_sorted_by_length_most_of_a_corpus_is_real():
+  rng = np.random.default_rng(0)
+  lengths = 2 + rng.gamma(6.0, 4.0, 2000).astype(int)  # 26 in the mean
+  found = data.length_batches([[3] * n for n in lengths], batch_tokens=4096)
+  assert lengths.sum() / sum(tokens.size for _, tokens in found) > 0.85
+
+
 def test_length_batches_of_sources_alone():
   _, x, _ = store(77)
   found = data.length_batches(x, batch_tokens=256, max_shapes=3)

@@ -5,6 +5,7 @@ import itertools
 import chex
 import jax
 import jax.numpy as jnp
+from jaxprs import equations
 import numpy as np
 import pytest
 import scipy.special
@@ -135,6 +136,26 @@ def test_a_flow_is_prepared_for_inference_but_not_a_prior_of_ones_own():
   model = models.LatentTransformer(FLOW, prior=own)
   prepared = models.for_inference(model, params)
   chex.assert_trees_all_equal(prepared["prior"], params["prior"])
+
+
+def test_a_beam_copies_neither_the_source_nor_its_cache():
+  model, params, _ = built(AUTOREGRESSIVE)
+  x = jnp.full((5, 13), 3).at[:, -1].set(EOS)
+
+  def search(params, x):
+    return beam.beam_search(model, Beam(3), params, x)
+
+  steps = list(equations(jax.make_jaxpr(search)(params, x).jaxpr))
+  made = [(e.primitive.name, v.aval.shape) for e in steps for v in e.outvars]
+  # Keys and values of 5 sentences, 2 heads of 8 and 13 source positions: never
+  # of 3 hypotheses a sentence, nor of 15.
+  of_source = {shape for _, shape in made if 13 in shape and 8 in shape}
+  assert {(5, 2, 8, 13), (5, 2, 13, 8)} <= of_source
+  assert not any({3, 15} & set(shape) for shape in of_source)
+  # Caches of 43 steps are made and written to, but not gathered from.
+  caches = (5, 2, 8, 43, 3), (5, 2, 43, 3, 8)
+  how = {name for name, shape in made if shape in caches}
+  assert how == {"broadcast_in_dim", "dynamic_update_slice", "while", "jit"}
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -1,8 +1,10 @@
 import dataclasses
+import functools
 
 import chex
 import jax
 import jax.numpy as jnp
+from jaxprs import equations
 import numpy as np
 import pytest
 from scipy import special
@@ -51,6 +53,33 @@ def test_the_likeliest_token_is_the_first_of_the_largest_logits():
   assert {2, 3} <= set(np.unique(token))
   best = np.take_along_axis(log_softmax, logits.argmax(-1)[..., None], -1)
   np.testing.assert_allclose(log_prob, best[..., 0], rtol=1e-5, atol=1e-5)
+
+
+def test_logits_of_a_whole_vocabulary_are_kept_once_and_for_gradients_alone():
+  vocab = 2 * embeddings.PART
+  embedding = Embedding(dataclasses.replace(CONFIG, vocab_size=vocab))
+  states, tokens = jnp.ones((2, 20, 16)), jnp.ones((2, 20), jnp.int32)
+  init = functools.partial(embedding.init, method="log_probs")
+  params = jax.eval_shape(init, KEY, states, tokens)
+
+  def loss(params, states):
+    return embedding.apply(params, states, tokens, method="log_probs")[0].sum()
+
+  def whole(function):
+    """What makes an array as large as all logits, calls of functions apart."""
+    jaxpr = jax.make_jaxpr(function)(params, states).jaxpr
+    return [
+      equation.primitive.name
+      for equation in equations(jaxpr)
+      for made in equation.outvars
+      if made.aval.size >= 2 * 20 * vocab
+      and equation.primitive.name != "jit"
+    ]
+
+  assert not whole(loss)
+  gradient = whole(jax.grad(loss, argnums=(0, 1)))
+  # The scan that makes them, part by part.
+  assert gradient == ["scan"]
 
 
 @pytest.mark.usefixtures("part")

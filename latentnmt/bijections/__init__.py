@@ -11,7 +11,7 @@ compose with each other and with one's own:
 from latentnmt.bijections.compose import Chain, MultiScale, Repeat, Squeeze
 from latentnmt.bijections.coupling import Coupling
 from latentnmt.bijections.glow import glow
-from latentnmt.bijections.linear import ActNorm, Invertible1x1
+from latentnmt.bijections.linear import ActNorm, Invertible1x1, with_inverses
 from latentnmt.bijections.protocol import Bijection, memory_of, recall
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
   "glow",
   "memory_of",
   "recall",
+  "with_inverses",
 ]

@@ -89,7 +89,7 @@ class Invertible1x1(nn.Module):
   whose diagonal is 1, above it that of U, and on it the logarithms of U's. P
   is the order of `order` and U's signs are those of `sign`, both stay as they
   were drawn. `inverse` multiplies; `forward` solves two triangular systems, or
-  multiplies by matrices inverted beforehand, see `models.for_inference`.
+  multiplies by what `with_inverses` has put in.
 
   Attributes:
     layout: "a" for heads of alternate channels, head h of n having the
@@ -127,8 +127,8 @@ class Invertible1x1(nn.Module):
 
   @nn.compact
   def _factors(self, channels: int) -> _Factors:
-    own = self.param("factors", _rotations, _head_size(channels), channels)
-    return _unpacked(own)
+    size = _head_size(channels)
+    return _unpacked(self.param("factors", _rotations, size, channels))
 
   def _split(self, x: Array) -> Array:
     """[B, T, heads, size] of [B, T, C]."""
@@ -168,11 +168,11 @@ def _rotations(key: Key, size: int, channels: int) -> dict[str, Array]:
   }
 
 
-def _unpacked(factors: Params) -> _Factors:
-  weight = factors["weight"]
+def _unpacked(packed: Params) -> _Factors:
+  weight = packed["weight"]
   # Only an order and signs: these two have no gradient.
-  place = jnp.argsort(factors["order"], axis=-1)
-  sign = jnp.sign(factors["sign"])
+  place = jnp.argsort(packed["order"], axis=-1)
+  sign = jnp.sign(packed["sign"])
   log_diagonal = jnp.diagonal(weight, axis1=1, axis2=2)
   one = np.eye(weight.shape[-1], dtype=np.float32)[None]
   upper = jnp.triu(weight, 1)
@@ -180,20 +180,29 @@ def _unpacked(factors: Params) -> _Factors:
   return _Factors(place, jnp.tril(weight, -1) + one, upper, log_diagonal)
 
 
-def inverses(factors: Params) -> Array:
-  """The matrices that undo those of factors, by which `forward` multiplies.
+def with_inverses(params: Params | Array) -> Params | Array:
+  """Parameters with the inverse of each `Invertible1x1`'s matrices in them.
+
+  Its `forward` multiplies by what it finds here, and so solves nothing.
 
   Args:
-    factors: of an `Invertible1x1`; of several where they are stacked.
-
-  Returns:
-    float32[..., heads, size, size].
+    params: of any module with convolutions in it, stacked or not.
   """
-  shape = factors["weight"].shape
+  if not isinstance(params, dict):
+    return params
+  inverted = {name: with_inverses(value) for name, value in params.items()}
+  if "factors" in params:
+    inverted["inverse"] = _inverses(params["factors"])
+  return inverted
+
+
+def _inverses(packed: Params) -> Array:
+  """float32[..., heads, size, size], of stacked ones too."""
+  shape = packed["weight"].shape
   each = {
-    "weight": factors["weight"].reshape(-1, *shape[-2:]),
-    "order": factors["order"].reshape(-1, shape[-1]),
-    "sign": factors["sign"].reshape(-1, shape[-1]),
+    "weight": packed["weight"].reshape(-1, *shape[-2:]),
+    "order": packed["order"].reshape(-1, shape[-1]),
+    "sign": packed["sign"].reshape(-1, shape[-1]),
   }
   one = jnp.broadcast_to(jnp.eye(shape[-1]), each["weight"].shape)
   return _solve(_unpacked(each), one).reshape(shape)
@@ -207,7 +216,7 @@ def _multiply(matrices: Array, heads: Array) -> Array:
 
 
 def _solve(factors: _Factors, columns: Array) -> Array:
-  """float32[n, size, m]: what n matrices make the given columns of."""
+  """The x of P L U x = columns for n matrices, both float32[n, size, m]."""
   rows = jnp.argsort(factors.place, axis=-1)[..., None]
   columns = jnp.take_along_axis(columns, rows, axis=1)
   columns = _solve_triangular(factors.lower, columns, lower=True)

@@ -50,6 +50,7 @@ __all__ = [
   "Score",
   "Translations",
   "encode_lines",
+  "fetched",
   "latent_draws",
   "own_bound",
   "parse_method",
@@ -206,7 +207,7 @@ def translate_corpus(
       yield ids, best, own
 
   result = _no_translations(len(lines), bound)
-  for ids, best, own in _fetched(hypotheses()):
+  for ids, best, own in fetched(hypotheses()):
     _put(result, tokenizer, ids, best, own)
   return result
 
@@ -217,7 +218,7 @@ def _no_translations(size: int, bound: bool) -> Translations:
   return Translations([""] * size, scores, np.zeros(size, np.int32), bound)
 
 
-def _fetched(results: Iterable) -> Iterator:
+def fetched(results: Iterable) -> Iterator:
   """Each result on the host, fetched only once the next is under way."""
   pending = None
   for result in results:
