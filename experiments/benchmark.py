@@ -6,11 +6,11 @@
     --tasks=decode,train,likelihood
 
 With --run, sentences are those of about median length in a split, and
-measurements are added to the run's results.jsonl. With --preset, parameters
-and sentences are random and lengths are as given: each translation has exactly
---target_length tokens, and measurements are printed as JSON lines. A table comes
-last. Compilation is apart. --set changes what a preset is or how it is trained,
-for example --set=model.transformer.dtype=bfloat16.
+measurements are added to the run's results.jsonl. With --preset, parameters and
+sentences are random and lengths are as given: each translation has exactly
+--target_length tokens, and measurements are printed as JSON lines. A table
+comes last. Compilation is apart. --set changes what a preset is or how it is
+trained, for example --set=model.transformer.dtype=bfloat16.
 
 Utilisation is that of the fastest product of two large matrices on the same
 machine, measured first. The floor beside a figure is the time that its matrix

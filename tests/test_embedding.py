@@ -72,8 +72,7 @@ def test_logits_of_a_whole_vocabulary_are_kept_once_and_for_gradients_alone():
       equation.primitive.name
       for equation in equations(jaxpr)
       for made in equation.outvars
-      if made.aval.size >= 2 * 20 * vocab
-      and equation.primitive.name != "jit"
+      if made.aval.size >= 2 * 20 * vocab and equation.primitive.name != "jit"
     ]
 
   assert not whole(loss)
