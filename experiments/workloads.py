@@ -97,7 +97,8 @@ class _FixedLength(AutoregressiveTransformer):
 
   def step(self, tokens, t, *args):
     logits, cache = super().step(tokens, t, *args)
-    end = jnp.where(t == self.target_length - 1, 4e9, -4e9)
+    # No larger: scores are added to it, and should not be lost in rounding.
+    end = jnp.where(t == self.target_length - 1, 1e3, -1e3)
     return logits.at[..., EOS].set(end), cache
 
 
