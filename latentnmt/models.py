@@ -90,8 +90,10 @@ def for_inference(model: nn.Module, params: Params) -> Params:
   def stacked(name: str, value: Params | Array) -> bool:
     return name == "layers" and "feed_forward" in value
 
-  kept = {} if _knows_prior(model) else {"prior": params.get("prior", {})}
-  return with_inverses(prepared(params)) | kept
+  known = dict(params)
+  if not _knows_prior(model):
+    known.pop("prior", None)
+  return params | with_inverses(prepared(known))
 
 
 def _knows_prior(model: nn.Module) -> bool:
