@@ -4,19 +4,25 @@ from setuptools import find_packages, setup
 
 setup(
   name="latentnmt",
-  version="0.1.0",
+  version="0.2.0",
   description=(
     "Sequence-to-sequence density estimators in JAX: how good is p(y|x), how"
     " good are its translations, and do the two agree?"
   ),
   license="Apache-2.0",
   python_requires=">=3.11",
-  packages=find_packages(include=["latentnmt", "latentnmt.*"]),
-  package_data={"latentnmt": ["assets/*", "assets/**/*"]},
+  packages=[
+    *find_packages(include=["latentnmt", "latentnmt.*"]),
+    "latentnmt.experiments",
+    *("latentnmt." + name for name in find_packages(include=["experiments.*"])),
+  ],
+  package_dir={"latentnmt.experiments": "experiments"},
+  package_data={"latentnmt": ["*.pyi", "py.typed", "assets/*", "assets/**/*"]},
   install_requires=[
     "absl-py>=2.1",
     "flax>=0.12.4,<0.13",
     "jax>=0.10.0,<0.13",
+    "lazy-loader>=0.4",
     "numpy>=2.0",
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11.30,<1.0",

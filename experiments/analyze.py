@@ -24,22 +24,29 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import (
-  common,
-  findings,
-  page,
-  paper,
+from latentnmt import files
+from latentnmt.experiments import app, shared_flags
+from latentnmt.experiments.lee2020 import claims as findings
+from latentnmt.experiments.lee2020 import figures as paper
+from latentnmt.experiments.report import (
+  collect as results,
+)
+from latentnmt.experiments.report import (
+  per_sentence as sentences,
+)
+from latentnmt.experiments.report import (
   plots,
-  results,
-  sentences,
   tables,
 )
-from experiments.correlation import correlations
+from latentnmt.experiments.report import (
+  webpage as page,
+)
+from latentnmt.experiments.report.correlation import correlations
 
 _STUDY = flags.DEFINE_string(
   "study", None, "Folder of run directories.", required=True
 )
-_SPLIT = common.split_flag()
+_SPLIT = shared_flags.split_flag()
 _SAMPLES = flags.DEFINE_integer(
   "samples", 20, "Sentences shown with their translations.", 0
 )
@@ -69,21 +76,21 @@ def main(argv):
   if _PAPER.value:
     shown += paper.beside(_PAPER.value, footing, rows, agreement)
   text = markdown(study.name, shown)
-  common.write_text(study / "report.md", text)
-  common.write_text(study / "report.csv", tables.as_csv(rows))
-  common.write_text(study / "checkpoints.csv", tables.as_csv(points))
-  common.write_text(study / "footing.csv", tables.as_csv(footing))
+  files.write_text(study / "report.md", text)
+  files.write_text(study / "report.csv", tables.as_csv(rows))
+  files.write_text(study / "checkpoints.csv", tables.as_csv(points))
+  files.write_text(study / "footing.csv", tables.as_csv(footing))
   sections = [(t.title, tables.as_html(t)) for t in (*shown, *checked)]
   sections += figures(study, rows, points, split)
   texts = sentences.samples(study, split, rows, _SAMPLES.value)
   if texts:
     title = f"{len(texts)} sentences of {split}, evenly spread"
     sections.append((title, page.samples(title, texts)))
-  common.write_text(study / "report.html", page.page(study.name, sections))
+  files.write_text(study / "report.html", page.page(study.name, sections))
   print(text)
   if checked:
     found = markdown(f"{study.name}: findings", checked)
-    common.write_text(study / "findings.md", found)
+    files.write_text(study / "findings.md", found)
     print(found)
 
 
@@ -134,4 +141,4 @@ def figures(
 
 
 if __name__ == "__main__":
-  common.run(main)
+  app.run(main)

@@ -31,14 +31,15 @@ from absl import flags
 import jax
 import numpy as np
 
-from experiments import common
 import latentnmt
-from latentnmt import checkpoint, config, data, decode, sharding
-from latentnmt.types import InputError
+from latentnmt import checkpoint, config, data, decode, files, sharding
+from latentnmt.errors import InputError
+from latentnmt.experiments import app, hardware, shared_flags
+from latentnmt.experiments.progress import progress
 
-_RUN = common.run_flag("Run directory of the teacher.")
-common.checkpoint_flag()
-_DATA = common.data_flag()
+_RUN = shared_flags.run_flag("Run directory of the teacher.")
+shared_flags.checkpoint_flag()
+_DATA = shared_flags.data_flag()
 _OUT = flags.DEFINE_string(
   "out", None, "Prepared data directory to write.", required=True
 )
@@ -48,7 +49,7 @@ _SHARD = flags.DEFINE_string(
   None,
   "i/n: translate only part i, i + n, i + 2n and so on, with i from 0.",
 )
-_BATCH_TOKENS = common.batch_tokens_flag()
+_BATCH_TOKENS = shared_flags.batch_tokens_flag()
 _PART = 4096  # sentences, about, that are written at once
 
 
@@ -101,7 +102,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 def _provenance(prepared: data.PreparedData, method: decode.Method) -> dict:
   """What determines the new targets."""
   settings = config.to_dict(checkpoint.read_config(_RUN.value))
-  (step,) = common.checkpoint_steps(_RUN.value)
+  (step,) = shared_flags.checkpoint_steps(_RUN.value)
   digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
   return {
     "data": prepared.fingerprint,
@@ -113,7 +114,7 @@ def _provenance(prepared: data.PreparedData, method: decode.Method) -> dict:
 
 
 def _is_finished(out: Path, provenance: dict) -> bool:
-  meta = common.read_json(out / "meta.json")
+  meta = files.read_json(out / "meta.json")
   if meta is not None:
     _check_same(out, meta["made_from"].get("targets", {}), provenance)
   elif out.exists() and any(out.iterdir()):
@@ -123,9 +124,9 @@ def _is_finished(out: Path, provenance: dict) -> bool:
 
 def _claim(parts: Path, provenance: dict) -> None:
   """Makes the folder of parts, or checks that those in it are ours."""
-  old = common.read_json(parts / "made_from.json")
+  old = files.read_json(parts / "made_from.json")
   if old is None:
-    common.write_json(parts / "made_from.json", provenance)
+    files.write_json(parts / "made_from.json", provenance)
   else:
     _check_same(parts, old, provenance)
 
@@ -168,9 +169,9 @@ def _translate(
       ids = [short[i] for rows, _ in group for i in rows[rows >= 0]]
       planned[folder / f"{number:05d}.json"] = ids, group
   total = sum(len(ids) for ids, _ in planned.values())
-  with common.progress(total=total, desc="distill", unit="sentence") as bar:
+  with progress(total=total, desc="distill", unit="sentence") as bar:
     for path, (ids, group) in planned.items():
-      part = common.read_json(path)
+      part = files.read_json(path)
       if part is None:
         part = {"ids": ids, "lines": []}
         start = time.monotonic()
@@ -179,8 +180,8 @@ def _translate(
           part["lines"] += tokenizer.decode(tokens[real])
           bar.update(int(np.sum(real)))
         part["seconds"] = time.monotonic() - start
-        part["device"] = common.device_description()
-        common.write_json(path, part)
+        part["device"] = hardware.device_description()
+        files.write_json(path, part)
       elif sorted(part["ids"]) == sorted(ids):
         bar.update(len(ids))
       else:
@@ -264,4 +265,4 @@ def signature(provenance: dict, date: str) -> str:
 
 
 if __name__ == "__main__":
-  common.run(main)
+  app.run(main)

@@ -19,15 +19,16 @@ import re
 
 from absl import flags
 
-from experiments import common
-from latentnmt import checkpoint, metrics
+from latentnmt import checkpoint, files, metrics
 from latentnmt.data import PreparedData, read_lines
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
+from latentnmt.experiments import app, shared_flags
+from latentnmt.experiments.progress import progress
 
 _RUNS = flags.DEFINE_multi_string(
   "run", None, "Run directory; may be given repeatedly.", required=True
 )
-_DATA = common.data_flag()
+_DATA = shared_flags.data_flag()
 _RESAMPLES = flags.DEFINE_integer(
   "resamples", 1000, "Bootstrap resamples for the interval; 0 for none.", 0
 )
@@ -57,7 +58,7 @@ def about(file: Path, fingerprint: str) -> dict:
   Raises:
     InputError: if it wrote nothing, or translated data of another fingerprint.
   """
-  found = common.read_json(file.with_suffix(".json"))
+  found = files.read_json(file.with_suffix(".json"))
   if found is None:
     raise InputError(
       f"{file} has no .json beside it that tells its checkpoint; translate"
@@ -91,7 +92,7 @@ def main(argv):
   abouts = [about(file, data.fingerprint) for *_, file in files]
   # All are scored before any score is written: one may be found wanting.
   found = []
-  bar = common.progress(files, desc="bleu")
+  bar = progress(files, desc="bleu")
   for (run, split, method, file), told in zip(bar, abouts, strict=True):
     try:
       rows = scores(read_lines(file), data.targets(split), _RESAMPLES.value)
@@ -112,4 +113,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  common.run(main)
+  app.run(main)

@@ -32,17 +32,19 @@ from absl import flags
 import jax
 import numpy as np
 
-from experiments import common
-from latentnmt import checkpoint, likelihood, metrics
+from latentnmt import checkpoint, files, likelihood, metrics
 from latentnmt.config import AutoregressiveConfig
 from latentnmt.data import PreparedData
+from latentnmt.errors import InputError
+from latentnmt.experiments import app, shared_flags
+from latentnmt.experiments.progress import progress
 from latentnmt.text import UNK
-from latentnmt.types import AnnealedEstimate, Estimate, InputError
+from latentnmt.types import AnnealedEstimate, Estimate
 
-_RUN = common.run_flag()
-common.checkpoint_flag(several=True)
-_DATA = common.data_flag()
-_SPLIT = common.split_flag()
+_RUN = shared_flags.run_flag()
+shared_flags.checkpoint_flag(several=True)
+_DATA = shared_flags.data_flag()
+_SPLIT = shared_flags.split_flag()
 _SAMPLES = flags.DEFINE_integer(
   "samples", 1000, "K, samples of the posterior for each sentence.", 1
 )
@@ -251,7 +253,7 @@ def main(argv):
   if _TEMPERATURES.value == 1:
     raise InputError("--temperatures=1: give 2 or more, or 0 for none.")
   prepared = PreparedData.open(_DATA.value)
-  steps = common.checkpoint_steps(_RUN.value)
+  steps = shared_flags.checkpoint_steps(_RUN.value)
   for step in steps:
     if len(steps) > 1:
       print(f"step {step}")
@@ -277,7 +279,7 @@ def evaluate(prepared: PreparedData, step: int, aloud: bool) -> None:
     *scored,
     _SAMPLES.value,
     _CHUNK.value,
-    progress=lambda batches: common.progress(batches, desc="likelihood"),
+    progress=lambda batches: progress(batches, desc="likelihood"),
     truncate=_TRUNCATE.value,
   )
   annealed = None
@@ -287,7 +289,7 @@ def evaluate(prepared: PreparedData, step: int, aloud: bool) -> None:
       _TEMPERATURES.value,
       _CHAINS.value,
       _LEAPFROG.value,
-      progress=lambda batches: common.progress(batches, desc="annealing"),
+      progress=lambda batches: progress(batches, desc="annealing"),
       truncate=_TRUNCATE.value,
     )
   x, y = tokenizer.encode(sources), tokenizer.encode(targets)
@@ -324,7 +326,7 @@ def write(
   columns = vars(estimate) | dict(samples=_SAMPLES.value, seed=_SEED.value)
   if annealed is not None:
     columns["annealed"] = annealed.log_likelihood
-  with common.replacing(run / "likelihood" / f"{split}.{step}.npz") as partial:
+  with files.replacing(run / "likelihood" / f"{split}.{step}.npz") as partial:
     with open(partial, "wb") as file:  # savez adds .npz to a mere name
       np.savez(file, **columns)
   for row in found:
@@ -332,4 +334,4 @@ def write(
 
 
 if __name__ == "__main__":
-  common.run(main)
+  app.run(main)

@@ -26,9 +26,10 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import common
 from latentnmt import config, data, text
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
+from latentnmt.experiments import app, shared_flags
+from latentnmt.experiments.progress import progress
 
 _NAMED = ("embedded", "grammar", *data.PUBLISHED)
 
@@ -76,14 +77,14 @@ def main(argv):
   """Reads the corpus that the flags name, prepares it, says what is there."""
   del argv
   if _VOCABULARY.value:
-    common.refuse(["vocab_size"], "is that of --vocabulary; leave it out")
+    shared_flags.refuse(["vocab_size"], "is that of --vocabulary; leave it out")
   corpus = _corpus()
   if _TRAIN_PAIRS.value is not None:
     corpus = data.thinned(corpus, _TRAIN_PAIRS.value)
   lines = sum(4 * len(sources) for sources, _ in corpus.splits.values())
   tokenizer = _VOCABULARY.value and text.Tokenizer.load(_VOCABULARY.value)
   # Every line of both sides is read once and tokenised once.
-  bar = common.progress(
+  bar = progress(
     total=lines, desc="preprocess", unit="line", delay=1, leave=False
   )
   with bar:
@@ -114,7 +115,7 @@ def _corpus() -> data.Corpus:
   for flag, kinds in _TAKEN_BY.items():
     if kind not in kinds:
       remedy = "; --swap turns it around" if flag == "languages" else ""
-      common.refuse([flag], f"does not apply to {kind}{remedy}")
+      shared_flags.refuse([flag], f"does not apply to {kind}{remedy}")
   if len(_LANGUAGES.value) != 2:
     raise InputError("--languages: give two, for example de,en.")
   source, target = _LANGUAGES.value
@@ -122,9 +123,9 @@ def _corpus() -> data.Corpus:
     case "files":
       return _files(source, target)
     case "embedded":
-      return data.embedded()
+      return data.embedded_corpus()
     case "grammar":
-      return data.grammar(_sizes(), _SEED.value)
+      return data.grammar_corpus(_sizes(), _SEED.value)
     case name if name in data.PUBLISHED:
       return data.read_published(name, _DOWNLOADS.value)
     case "a folder":
@@ -211,4 +212,4 @@ def report(prepared: data.PreparedData):
 
 
 if __name__ == "__main__":
-  common.run(main)
+  app.run(main)

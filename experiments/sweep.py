@@ -20,16 +20,24 @@ import sys
 from absl import flags
 import jax
 
-from experiments import common, training
-from latentnmt import checkpoint
+from latentnmt import checkpoint, files
 from latentnmt.config import ExperimentConfig
 from latentnmt.data import PreparedData
+from latentnmt.errors import InputError
+from latentnmt.experiments import (
+  app,
+  hardware,
+  shared_flags,
+)
+from latentnmt.experiments import (
+  settings as training,
+)
+from latentnmt.experiments.progress import progress
 from latentnmt.train import fit
-from latentnmt.types import InputError
 
-_DATA = common.data_flag()
+_DATA = shared_flags.data_flag()
 _PRESET = training.preset_flag()
-_SET = common.set_flag()
+_SET = shared_flags.set_flag()
 _GRID = flags.DEFINE_multi_string(
   "grid",
   None,
@@ -69,11 +77,11 @@ def main(argv):
     "preset": _PRESET.value,
     "data": data.fingerprint,
     "settings": _SET.value,
-    "device": common.device_description(),
+    "device": hardware.device_description(),
     "results": results,
     "chosen": best,
   }
-  common.write_json(out, found)
+  files.write_json(out, found)
   print(table(_PRESET.value, results, best))
 
 
@@ -109,7 +117,7 @@ def _train(config: ExperimentConfig, data: PreparedData, run: Path) -> dict:
       data,
       run,
       warm_start=_WARM_START.value,
-      progress=common.progress,
+      progress=progress,
     )
   except FloatingPointError as error:
     print(f"{run}: {error}", file=sys.stderr)
@@ -156,4 +164,4 @@ def table(title: str, results: Sequence[dict], best: list[str]) -> str:
 
 
 if __name__ == "__main__":
-  common.run(main)
+  app.run(main)

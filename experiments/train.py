@@ -10,15 +10,17 @@ the same --data and --run.
 
 from absl import flags
 
-from experiments import common, training
-from latentnmt import sharding
+from latentnmt import files, sharding
 from latentnmt.data import PreparedData
+from latentnmt.errors import InputError
+from latentnmt.experiments import app, shared_flags
+from latentnmt.experiments import settings as training
+from latentnmt.experiments.progress import progress
 from latentnmt.train import fit
-from latentnmt.types import InputError
 
-_RUN = common.run_flag()
-_DATA = common.data_flag()
-_SET = common.set_flag()
+_RUN = shared_flags.run_flag()
+_DATA = shared_flags.data_flag()
+_SET = shared_flags.set_flag()
 _SETTINGS_FROM = flags.DEFINE_string(
   "settings_from", None, "File of `sweep`: what it chose is set after --set."
 )
@@ -52,7 +54,7 @@ def main(argv):
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     )
   else:
-    common.refuse(["num_processes", "process_id"], "needs --coordinator")
+    shared_flags.refuse(["num_processes", "process_id"], "needs --coordinator")
   data = PreparedData.open(_DATA.value)
   config = training.experiment_config(
     _PRESET.value,
@@ -66,11 +68,11 @@ def main(argv):
       data,
       _RUN.value,
       warm_start=_WARM_START.value,
-      progress=common.progress,
+      progress=progress,
       tensorboard=_TENSORBOARD.value,
     )
   except FloatingPointError as error:
-    common.fail(str(error))
+    app.fail(str(error))
 
 
 def chosen_settings(path: str | None) -> list[str]:
@@ -81,7 +83,7 @@ def chosen_settings(path: str | None) -> list[str]:
   """
   if path is None:
     return []
-  found = common.read_json(path)
+  found = files.read_json(path)
   if not isinstance(found, dict) or "chosen" not in found:
     raise InputError(
       f"--settings_from={path}: no file of the sweep binary; run that first."
@@ -90,4 +92,4 @@ def chosen_settings(path: str | None) -> list[str]:
 
 
 if __name__ == "__main__":
-  common.run(main)
+  app.run(main)

@@ -31,28 +31,29 @@ import sys
 from absl import flags
 import jax
 
-from experiments import common
-from latentnmt import checkpoint, data, decode, metrics
+from latentnmt import checkpoint, data, decode, files, metrics
 from latentnmt.config import AutoregressiveConfig
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
+from latentnmt.experiments import app, shared_flags
+from latentnmt.experiments.progress import progress
 
-_RUN = common.run_flag()
-_CHECKPOINT = common.checkpoint_flag(several=True)
-_DATA = common.data_flag(required=False)
-_SPLIT = common.split_flag()
+_RUN = shared_flags.run_flag()
+_CHECKPOINT = shared_flags.checkpoint_flag(several=True)
+_DATA = shared_flags.data_flag(required=False)
+_SPLIT = shared_flags.split_flag()
 _INPUT = flags.DEFINE_string(
   "input", None, "Source sentences, one a line; - for standard input."
 )
 _OUTPUT = flags.DEFINE_string(
   "output", "-", "Where translations of --input go; - for standard output."
 )
-_METHODS = common.methods_flag()
-common.teacher_flag()
+_METHODS = shared_flags.methods_flag()
+shared_flags.teacher_flag()
 _SEED = flags.DEFINE_integer("seed", 0, "Of the prior's draws.")
 _TRUNCATE = flags.DEFINE_bool(
   "truncate", False, "Cut sources that are longer than the model takes."
 )
-_BATCH_TOKENS = common.batch_tokens_flag()
+_BATCH_TOKENS = shared_flags.batch_tokens_flag()
 
 
 def main(argv):
@@ -61,10 +62,10 @@ def main(argv):
   methods = [decode.parse_method(name) for name in _METHODS.value]
   _check_flags(methods)
   lines, fingerprint = _sources()
-  steps = common.checkpoint_steps(_RUN.value)
+  steps = shared_flags.checkpoint_steps(_RUN.value)
   model, params, tokenizer = checkpoint.load(_RUN.value, steps[0])
   _check_family(model, methods)
-  rankings = common.rankings(methods, tokenizer)
+  rankings = shared_flags.rankings(methods, tokenizer)
   truncated = _count_long(model, tokenizer, lines)
   for step in steps:
     if step != steps[0]:
@@ -82,7 +83,7 @@ def main(argv):
         score=score,
         key=jax.random.key(_SEED.value),
         batch_tokens=_BATCH_TOKENS.value,
-        progress=functools.partial(common.progress, desc=name, unit="batch"),
+        progress=functools.partial(progress, desc=name, unit="batch"),
         truncate=_TRUNCATE.value,
         bound=_DATA.value is not None and isinstance(method, decode.Delta),
       )
@@ -92,7 +93,7 @@ def main(argv):
     for method in methods:
       where = _RUN.value, _SPLIT.value, f"{method}.kept"
       path = checkpoint.hypotheses_path(*where).with_suffix(".json")
-      common.write_json(path, {"steps": steps, "data": fingerprint})
+      files.write_json(path, {"steps": steps, "data": fingerprint})
 
 
 def _check_flags(methods: list[decode.Method]) -> None:
@@ -103,9 +104,11 @@ def _check_flags(methods: list[decode.Method]) -> None:
   if _INPUT.value and _CHECKPOINT.value == "kept":
     raise InputError("--input takes one checkpoint, not all that are kept.")
   if _DATA.value:
-    common.refuse(["output"], "is for --input; --data writes into the run")
+    shared_flags.refuse(
+      ["output"], "is for --input; --data writes into the run"
+    )
   else:
-    common.refuse(["split"], "is for --data; --input is translated whole")
+    shared_flags.refuse(["split"], "is for --data; --input is translated whole")
 
 
 def _check_family(model, methods: list[decode.Method]) -> None:
@@ -168,14 +171,14 @@ def _write(name: str, lines: list[str], about: dict) -> None:
     # of the old ones.
     path.unlink(missing_ok=True)
     checkpoint.write_hypotheses(*where, lines)
-    common.write_json(path, about)
+    files.write_json(path, about)
     return
   text = "".join(line + "\n" for line in lines)
   if _OUTPUT.value == "-":
     sys.stdout.write(text)
   else:
-    common.write_text(Path(_OUTPUT.value), text)
+    files.write_text(Path(_OUTPUT.value), text)
 
 
 if __name__ == "__main__":
-  common.run(main)
+  app.run(main)

@@ -31,17 +31,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import common
 from latentnmt import checkpoint, decode, likelihood, metrics, models, zoo
 from latentnmt.closed_forms import VOCAB_SIZE, LinearGaussian, Mixture
 from latentnmt.data import PreparedData
+from latentnmt.errors import InputError
+from latentnmt.experiments import app, hardware, shared_flags
 from latentnmt.testing import perturb
-from latentnmt.types import EOS, Batch, InputError
+from latentnmt.types import EOS, Batch
 
-_RUN = common.run_flag(required=False)
-_CHECKPOINT = common.checkpoint_flag()
-_DATA = common.data_flag(required=False)
-_SPLIT = common.split_flag()
+_RUN = shared_flags.run_flag(required=False)
+_CHECKPOINT = shared_flags.checkpoint_flag()
+_DATA = shared_flags.data_flag(required=False)
+_SPLIT = shared_flags.split_flag()
 _SENTENCES = flags.DEFINE_integer("sentences", 8, "How many are scored.", 1)
 _POSITIONS = flags.DEFINE_integer(
   "positions", 28, "Length of each sentence, without --run.", 1
@@ -114,10 +115,10 @@ def main(argv):
   if (_RUN.value is None) != (_DATA.value is None):
     raise InputError("Give both --run and --data, or neither.")
   if _RUN.value:
-    common.refuse(["positions", "channels"], "is for what has no --run")
+    shared_flags.refuse(["positions", "channels"], "is for what has no --run")
   else:
-    common.refuse(["split", "checkpoint"], "is for --run")
-  print(common.device_description(), end="\n\n")
+    shared_flags.refuse(["split", "checkpoint"], "is for --run")
+  print(hardware.device_description(), end="\n\n")
   print(_HEADER)
   for row in _of_run() if _RUN.value else _of_known_models():
     print(row, flush=True)
@@ -159,7 +160,7 @@ def _of_random_transformer() -> Iterator[Row]:
 def _of_run() -> Iterator[Row]:
   prepared = PreparedData.open(_DATA.value)
   split, count = _SPLIT.value, _SENTENCES.value
-  (step,) = common.checkpoint_steps(_RUN.value)
+  (step,) = shared_flags.checkpoint_steps(_RUN.value)
   model, params, tokenizer = checkpoint.load(_RUN.value, step)
   if isinstance(model, models.AutoregressiveTransformer):
     raise InputError(f"{_RUN.value}: an autoregressive model has no latents.")
@@ -256,4 +257,4 @@ def _timed(model, params, batch, score: Callable, **arguments):
 
 
 if __name__ == "__main__":
-  common.run(main)
+  app.run(main)

@@ -19,15 +19,17 @@ from absl import flags
 import jax
 import numpy as np
 
-from experiments import common
-from latentnmt import checkpoint, data, decode
+from latentnmt import checkpoint, data, decode, files
 from latentnmt.config import AutoregressiveConfig
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
+from latentnmt.experiments import app, shared_flags
 
-_RUN = common.run_flag()
-common.checkpoint_flag()
-_DATA = common.data_flag("Prepared data that has the pair.", required=False)
-_SPLIT = common.split_flag()
+_RUN = shared_flags.run_flag()
+shared_flags.checkpoint_flag()
+_DATA = shared_flags.data_flag(
+  "Prepared data that has the pair.", required=False
+)
+_SPLIT = shared_flags.split_flag()
 _LINE = flags.DEFINE_integer(
   "line", None, "Which pair of the split, from 1.", lower_bound=1
 )
@@ -74,7 +76,7 @@ def main(argv):
       f"--perplexity={_PERPLEXITY.value:g} is not below the {3 * _DRAWS.value}"
       " points; lower it or raise --draws."
     )
-  (step,) = common.checkpoint_steps(_RUN.value)
+  (step,) = shared_flags.checkpoint_steps(_RUN.value)
   model, params, tokenizer = checkpoint.load(_RUN.value, step)
   if isinstance(model.config, AutoregressiveConfig):
     raise InputError(
@@ -96,7 +98,7 @@ def main(argv):
     f" perplexity {_PERPLEXITY.value:g}, seed {_SEED.value}."
   )
   path = _path(pair)
-  with common.replacing(path) as partial:
+  with files.replacing(path) as partial:
     draw(points, pair, caption, _STEPS.value).savefig(
       partial, format=path.suffix[1:], dpi=150
     )
@@ -118,11 +120,11 @@ def _pair() -> Pair:
   if (_DATA.value is None) == (_SOURCE.value is None):
     raise InputError("Give either --data (with --line) or --source.")
   if _SOURCE.value is not None:
-    common.refuse(["split", "line"], "is for --data")
+    shared_flags.refuse(["split", "line"], "is for --data")
     if _TARGET.value is None:
       raise InputError("--source needs its --target.")
     return Pair("own", _SOURCE.value, _TARGET.value)
-  common.refuse(["target"], "is for --source")
+  shared_flags.refuse(["target"], "is for --source")
   if _LINE.value is None:
     raise InputError("--data needs --line, the number of a pair.")
   prepared = data.PreparedData.open(_DATA.value)
@@ -190,4 +192,4 @@ def _path(pair: Pair) -> Path:
 
 
 if __name__ == "__main__":
-  common.run(main)
+  app.run(main)

@@ -9,6 +9,7 @@ To try estimators on: they have the methods of `LatentTransformer` that
 """
 
 import functools
+from typing import ClassVar
 
 from flax import linen as nn
 import jax
@@ -36,6 +37,9 @@ class _Known(nn.Module):
     shift: q's means are off by so many of its right standard deviations.
   """
 
+  exact: ClassVar = False
+  methods: ClassVar = ()
+
   channels: int = 2
   narrow: float = 1.0
   shift: float = 0.0
@@ -53,7 +57,7 @@ class _Known(nn.Module):
     """Targets as they are, and their mask."""
     return y, token_mask(y)
 
-  def remember(self, x: Tokens) -> Source:
+  def precompute(self, x: Tokens) -> Source:
     """As `encode`: there is nothing to compute from the source."""
     return self.encode(x)
 

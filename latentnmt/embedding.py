@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latentnmt import config as cfg
-from latentnmt import products
+from latentnmt import inference, matmul
 from latentnmt.types import PAD, Array, Tokens
 
 # Rows of the table whose logits are computed at a time, and how many logits may
@@ -39,7 +39,7 @@ class Embedding(nn.Module):
 
   def logits(self, states: Array) -> Array:
     """float32[..., V] from float[..., D]."""
-    return _logits(*self._multiplied(states))
+    return _logits(*self._operands(states))
 
   def log_probs(self, states: Array, tokens: Tokens) -> tuple[Array, Array]:
     """Log-probability of each token, and its mean over the vocabulary.
@@ -55,9 +55,9 @@ class Embedding(nn.Module):
     Returns:
       float32[B, T] and float32[B, T], in nats per token.
     """
-    dtype, multiplied = self.config.product_dtype, self._multiplied(states)
-    normaliser = log_normaliser(*multiplied)
-    states, table = (products.rounded(array, dtype) for array in multiplied)
+    dtype, operands = self.config.operand_dtype, self._operands(states)
+    normaliser = log_normaliser(*operands)
+    states, table = (matmul.round_to(array, dtype) for array in operands)
     own = jnp.sum(states * table[tokens], axis=-1)
     mean = jnp.einsum("btd,d->bt", states, jnp.mean(table, axis=0))
     return own - normaliser, mean - normaliser
@@ -71,7 +71,7 @@ class Embedding(nn.Module):
     Returns:
       int32[B, T] and float32[B, T], in nats per token.
     """
-    states, table = self._multiplied(states)
+    states, table = self._operands(states)
     vocab, rows = len(table), states.shape[0] * states.shape[1]
 
     def part(rows_tokens):
@@ -93,17 +93,20 @@ class Embedding(nn.Module):
     token = jnp.take_along_axis(token, first, axis=0)[0]
     return token, jnp.max(best, axis=0) - nn.logsumexp(normaliser, axis=0)
 
-  def _multiplied(self, states: Array) -> tuple[Array, Array]:
+  def _operands(self, states: Array) -> tuple[Array, Array]:
     """States and table as products see them."""
-    dtype, table = self.config.product_dtype, self.table
-    if self.has_variable("params", "multiplied"):  # see `for_inference`
-      table = self.get_variable("params", "multiplied")
+    dtype, rounded = self.config.operand_dtype, None
+    if dtype != "float32":
+      rounded = inference.prepared(
+        self, "rounded_table", lambda: self.table.astype(dtype)
+      )
+    table = self.table if rounded is None else rounded
     return states.astype(dtype), table.astype(dtype)
 
 
 def _logits(states: Array, table: Array) -> Array:
   rows = states.reshape(-1, states.shape[-1])
-  logits = products.einsum("nd,vd->nv", rows, table)
+  logits = matmul.einsum("nd,vd->nv", rows, table)
   return logits.reshape(*states.shape[:-1], -1)
 
 
@@ -164,8 +167,8 @@ def _log_normaliser_backward(residuals, gradient):
     rows, logits = rows_logits
     probs = jnp.exp(logits - normaliser[..., None]) * gradient[..., None]
     probs = probs.astype(states.dtype)
-    d_states += products.einsum("btv,vd->btd", probs, rows)
-    d_rows = products.einsum("btv,btd->vd", probs, states)
+    d_states += matmul.einsum("btv,vd->btd", probs, rows)
+    d_rows = matmul.einsum("btv,btd->vd", probs, states)
     return d_states, d_rows.astype(rows.dtype)
 
   rows, _ = _parts(table)

@@ -5,7 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from latentnmt.types import Array, InputError, Key
+from latentnmt.errors import InputError
+from latentnmt.types import Array, Key
 
 
 def row_keys(key: Key, rows: int) -> Key:

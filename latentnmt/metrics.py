@@ -4,7 +4,7 @@ The library keeps nats summed over a sentence; dividing by tokens, by sentences
 or by bytes happens here and nowhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import math
@@ -12,7 +12,7 @@ import math
 import numpy as np
 import sacrebleu
 
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
 
 _RESAMPLES = 1000
 _SEED = 12345  # of sacreBLEU's bootstrap, unless its environment says another
@@ -106,6 +106,22 @@ def per_token(nats, num_tokens) -> float:
     num_tokens: float[n], tokens with EOS, without any EOS appended to it.
   """
   return _total(nats) / _total(num_tokens)
+
+
+def terms_per_token(sums: Mapping[str, float]) -> dict[str, float]:
+  """Nats per token of an objective's terms, and the bounds made of them.
+
+  Args:
+    sums: `objectives.totals`, or such sums added up over batches.
+
+  Returns:
+    "elbo" with the length paid for, "elbo_given_length", and each term.
+  """
+  names = "log_py", "kl", "kl_standard", "log_pl"
+  tokens = max(sums["num_tokens"], 1)
+  nats = {name: per_token(sums[name], tokens) for name in names}
+  given = nats["log_py"] - nats["kl"]
+  return {"elbo": given + nats["log_pl"], "elbo_given_length": given, **nats}
 
 
 def per_sentence(nats) -> float:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 
-from latentnmt.config import TrainConfig
 from latentnmt.types import Array, Terms
 
 _NATS = ("log_py", "kl", "kl_standard", "log_pl")
@@ -27,7 +26,7 @@ def negative_elbo(
   label_smoothing: float = 0.0,
   alpha_mix: bool = False,
 ) -> tuple[Array, dict[str, Array]]:
-  """Loss of a batch, in nats per position, and the sums it was made from.
+  """Returns the loss of a batch, in nats per position, and its sums.
 
   Args:
     terms: of B sentences.
@@ -61,8 +60,8 @@ def negative_elbo(
 def totals(terms: Terms) -> dict[str, Array]:
   """Sums over the batch: nats by name, tokens, positions and sentences.
 
-  Sums, because they add up over batches of any size; `per_token` divides
-  them once at the end.
+  Sums, because they add up over batches of any size;
+  `metrics.terms_per_token` divides them once at the end.
   """
   sums = {name: jnp.sum(getattr(terms, name)) for name in _NATS}
   sums["num_tokens"] = jnp.sum(terms.num_tokens)
@@ -74,40 +73,3 @@ def totals(terms: Terms) -> dict[str, Array]:
 def add(rows: Sequence[Mapping[str, Array]]) -> dict[str, float]:
   """Adds up rows of scalars by name, in double precision."""
   return {name: sum(float(row[name]) for row in rows) for name in rows[0]}
-
-
-def per_token(sums: dict[str, float]) -> dict[str, float]:
-  """Nats per target token of `totals`: elbo, log_py, kl, log_pl and so on.
-
-  Args:
-    sums: `totals`, or totals added up over batches.
-
-  Returns:
-    Each term over `num_tokens`, and `elbo` = log_py - kl beside them.
-  """
-  tokens = max(sums["num_tokens"], 1)
-  nats = {name: sums[name] / tokens for name in _NATS}
-  return {"elbo": nats["log_py"] - nats["kl"], **nats}
-
-
-def kl_weight(step: Array | int, config: TrainConfig) -> Array:
-  """beta: 0 up to step `kl_start`, then linear to 1 in `kl_ramp` steps."""
-  after = jnp.asarray(step, jnp.float32) - config.kl_start
-  if config.kl_ramp == 0:
-    return jnp.where(after >= 0, 1.0, 0.0)
-  return jnp.clip(after / config.kl_ramp, 0.0, 1.0)
-
-
-def learning_rate(step: Array | int, config: TrainConfig, width: int) -> Array:
-  """The Transformer's schedule (Vaswani et al. 2017) at step 0, 1, 2 ...
-
-  learning_rate width^-0.5 min(t^-0.5, t warmup^-1.5) with t = step + 1, where
-  t starts again at 1 at step `schedule_restart`.
-  """
-  t = jnp.asarray(step, jnp.float32) + 1
-  if config.schedule_restart:
-    restart = config.schedule_restart
-    t = jnp.where(t > restart, t - restart, t)
-  warmup = max(config.warmup, 1)
-  scale = config.learning_rate * width**-0.5
-  return scale * jnp.minimum(t**-0.5, t * warmup**-1.5)

@@ -5,7 +5,6 @@ can be passed to `LatentTransformer`. Padding is invisible: what `z` holds
 where `mask` is false must not change a density, and samples are zero there.
 """
 
-import importlib
 from typing import Any, Protocol
 
 from flax import linen as nn
@@ -14,32 +13,24 @@ import jax.numpy as jnp
 
 from latentnmt import config as cfg
 from latentnmt import distributions
-from latentnmt.bijections import glow, memory_of, recall
+from latentnmt.bijections import cache_of, glow, precompute
+from latentnmt.custom import build_custom
 from latentnmt.masks import masked_sum
 from latentnmt.transformer import (
+  CrossAttentionCache,
   DecoderStack,
-  Memory,
   WeightNormDense,
   add_positions,
 )
-from latentnmt.types import (
-  Batch,
-  InputError,
-  Key,
-  Latents,
-  Mask,
-  Nats,
-  Params,
-  Source,
-)
+from latentnmt.types import Key, Latents, Mask, Nats, Source
 
 
 class Prior(Protocol):
   """The contract. A prior may also offer `kl(mean, scale, mask, source)`.
 
   `kl` is then KL(N(mean, scale^2) || prior) in closed form, float32[B]. And
-  it may offer `memory(source)`, what it computes from the source alone: where
-  that was computed before, it is `source.memory`.
+  it may offer `precompute(source)`, what it computes from the source alone:
+  where that was computed before, it is `source.cache`.
   A prior whose parameters start from data says `data_dependent = True`: they
   do where `init` runs through `log_prob`, and `initialise_prior` does that on
   posterior samples. A model's own `init` shows a prior no real positions.
@@ -102,15 +93,15 @@ class GaussianPrior(nn.Module):
     self.stack = DecoderStack(self.transformer, self.layers)
     self.out = WeightNormDense(2 * self.channels)
 
-  def memory(self, source: Source) -> Memory:
+  def precompute(self, source: Source) -> CrossAttentionCache:
     """Keys and values of the layers."""
-    return self.stack.memory(source)
+    return self.stack.precompute(source)
 
   def mean_scale(self, mask: Mask, source: Source) -> tuple[Latents, Latents]:
     """Two float32[B, T, C]."""
     width = self.transformer.width
     x = add_positions(jnp.zeros((*mask.shape, width), source.states.dtype))
-    states = self.stack(x, mask, recall(self, source))
+    states = self.stack(x, mask, cache_of(self, source))
     mean, log_scale = jnp.split(self.out(states), 2, axis=-1)
     return mean, jnp.exp(log_scale)
 
@@ -158,9 +149,9 @@ class FlowPrior(nn.Module):
     """That of the bijection."""
     return getattr(self.bijection, "length_multiple", 1)
 
-  def memory(self, source: Source) -> Any:
+  def precompute(self, source: Source) -> Any:
     """That of the bijection."""
-    return memory_of(self.bijection, source)
+    return precompute(self.bijection, source)
 
   def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
     """float32[B], nats."""
@@ -191,42 +182,6 @@ def _real(z: Latents, mask: Mask) -> Latents:
   return jnp.where(mask[..., None], z.astype(jnp.float32), 0)
 
 
-def initialise_prior(
-  model: nn.Module, params: Params, batch: Batch, key: Key
-) -> Params:
-  """Starts a prior's parameters from data, where they depend on data.
-
-  Its own `init`, on posterior samples of a real batch, replaces what the
-  model's `init` made of them. To be called once, when the posterior has
-  learnt something and before the KL term first counts. A pure function, to be
-  jitted.
-
-  Args:
-    model: any; only that of a prior with `data_dependent` has its parameters
-      changed.
-    params: its parameters.
-    batch: B real sentences, the more the better.
-    key: of the samples, and of what is random in the prior's start.
-
-  Returns:
-    `params` with `params["prior"]` replaced.
-  """
-  prior = getattr(model, "prior", None)
-  if not getattr(prior, "data_dependent", False):
-    return params
-  key_noise, key_init = jax.random.split(key)
-
-  def call(method: str, *args) -> Any:
-    return model.apply({"params": params}, *args, method=method)
-
-  source = call("encode", batch.x)
-  y, mask = call("targets", batch.y)
-  mean, scale = call("posterior", y, mask, source)
-  z = mean + scale * jax.random.normal(key_noise, mean.shape)
-  own = prior.init(key_init, z, mask, source, method="log_prob")
-  return {**params, "prior": own["params"]}
-
-
 def build_prior(config: cfg.LatentConfig) -> nn.Module:
   """The prior that a model's configuration asks for.
 
@@ -239,24 +194,10 @@ def build_prior(config: cfg.LatentConfig) -> nn.Module:
     case cfg.GaussianPriorConfig(layers):
       return GaussianPrior(config.channels, layers, config.transformer)
     case cfg.FlowPriorConfig():
-      products = config.transformer.products
-      bijection = glow(config.prior, config.channels, products)
+      matmul_dtype = config.transformer.matmul_dtype
+      bijection = glow(config.prior, config.channels, matmul_dtype)
       return FlowPrior(bijection, config.channels)
     case cfg.CustomPriorConfig(target, fields):
-      return _custom(target, channels=config.channels, **dict(fields))
-
-
-def _custom(target: str, **fields) -> nn.Module:
-  module, colon, name = target.partition(":")
-  if not colon:
-    raise InputError(
-      f"prior={target!r} is not of the form package.module:Class."
-    )
-  try:
-    prior = getattr(importlib.import_module(module), name)(**fields)
-  except (ImportError, AttributeError, TypeError, ValueError) as error:
-    reason = " ".join(str(error).split())
-    raise InputError(f"Cannot build the prior {target!r}: {reason}.") from error
-  if not isinstance(prior, nn.Module):
-    raise InputError(f"The prior {target!r} is no Linen module.")
-  return prior
+      return build_custom(
+        "prior", target, channels=config.channels, **dict(fields)
+      )

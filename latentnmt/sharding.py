@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
 
 
 def initialize(
@@ -70,7 +70,11 @@ def put(batch: Any, mesh: Mesh) -> Any:
   Args:
     batch: tree of numpy arrays; the first axis a multiple of the mesh's size.
     mesh: as `mesh()` returns.
+
+  Raises:
+    InputError: for rows that the devices cannot share.
   """
+  check_rows(len(jax.tree.leaves(batch)[0]), mesh)
   sharding = by_rows(mesh)
   return jax.tree.map(
     lambda array: jax.make_array_from_process_local_data(
@@ -78,6 +82,15 @@ def put(batch: Any, mesh: Mesh) -> Any:
     ),
     batch,
   )
+
+
+def check_rows(rows: int, mesh: Mesh) -> None:
+  """Raises InputError for rows of a batch that the devices cannot share."""
+  if rows % mesh.size:
+    raise InputError(
+      f"{mesh.size} devices cannot share the {rows} rows of a batch; use a"
+      " number of devices that divides 8."
+    )
 
 
 def local(tree: Any) -> Any:

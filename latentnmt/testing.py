@@ -99,7 +99,7 @@ def check_prior(prior: nn.Module, key: Key) -> None:
   density that `log_prob` says (the score identities E[grad log p] = 0 and
   E[-(z - E z) . grad log p] = dimensions); that this density integrates to
   one (reverse importance sampling); `kl`, where offered, against its Monte
-  Carlo estimate; that a source's `memory`, where offered, changes nothing.
+  Carlo estimate; that a source's `cache`, where offered, changes nothing.
   Statistical checks allow five standard errors.
 
   Args:
@@ -142,16 +142,16 @@ def check_prior(prior: nn.Module, key: Key) -> None:
   _check_density(draws[1:], jax.vmap(log_prob_and_score), mask)
   if hasattr(prior, "kl"):
     _check_kl(call, z.shape, mask, source, next(keys))
-  if hasattr(prior, "memory"):
-    _check_memory(call, z, mask, source)
+  if hasattr(prior, "precompute"):
+    _check_cache(call, z, mask, source)
 
 
-def _check_memory(call, z, mask, source):
-  remembered = source.replace(memory=call("memory", source))
+def _check_cache(call, z, mask, source):
+  with_cache = source.replace(cache=call("precompute", source))
   for method, *args in (("log_prob", z, mask), ("center", mask)):
-    found = call(method, *args, remembered)
+    found = call(method, *args, with_cache)
     same = np.allclose(found, call(method, *args, source), 1e-4, 1e-4)
-    assert same, f"{method}: other numbers with `memory`"
+    assert same, f"{method}: other numbers with a cache"
 
 
 def _random_source(key: Key) -> Source:

@@ -15,7 +15,8 @@ import re
 import numpy as np
 import sentencepiece
 
-from latentnmt.types import EOS, PAD, InputError
+from latentnmt.errors import InputError
+from latentnmt.types import EOS, PAD
 
 UNK = 2
 

@@ -25,14 +25,7 @@ Mask = jax.Array  # bool[B, T], true on real positions
 Latents = jax.Array  # float[B, T, C]
 Nats = jax.Array  # float32[B], summed over the sentence, never normalised
 Params = Any  # a tree of arrays
-
-
-class InputError(ValueError):
-  """What the user gave cannot be used.
-
-  The message is one line for a person: the file, line or field, what is wrong
-  with it, and the remedy. The binaries print it and exit with status 2.
-  """
+Variables = Any  # collections by name, {"params": ...}, as `apply` takes them
 
 
 @struct.dataclass
@@ -55,22 +48,23 @@ class Source:
   Attributes:
     states: float[B, S, D], the encoder's output.
     mask: bool[B, S], true on real source positions.
-    memory: what the module that gets this has computed from it before, by a
-      method `memory` of its own; None for nothing. (A `LatentTransformer`
-      remembers that of each of its parts.)
+    cache: what the module that gets this has computed from it before, by a
+      method `precompute` of its own; None for nothing. (In a model that has
+      several such modules, that of each by its name.)
   """
 
   states: Array
   mask: Mask
-  memory: Any = None
+  cache: Any = None
 
 
 @struct.dataclass
 class Terms:
   """The pieces of an evidence lower bound, in nats per sentence.
 
-  An autoregressive model has no latents: `log_pz`, `log_qz`, `kl`,
-  `kl_standard` and `log_pl` are zero and `elbo` is log p(y|x) itself.
+  A model without latents has zero `log_pz`, `log_qz`, `kl` and `kl_standard`,
+  and one that models the length by its structure, as an autoregressive one does
+  by EOS, zero `log_pl`. Where a model is exact, `elbo` is log p(y|x) itself.
 
   Attributes:
     log_py: float32[B], log p(y|z, x) at one sample z of the posterior.
@@ -99,7 +93,12 @@ class Terms:
 
   @property
   def elbo(self) -> Nats:
-    """Evidence lower bound for a given length, nats per sentence."""
+    """Evidence lower bound on log p(y|x), the length paid for."""
+    return self.given_length + self.log_pl
+
+  @property
+  def given_length(self) -> Nats:
+    """Evidence lower bound on log p(y|x, T), of a given length."""
     return self.log_py - self.kl
 
 
@@ -122,23 +121,28 @@ class Estimate:
   """What is known of log p(y|x), in nats per sentence.
 
   Attributes:
-    log_likelihood: float32[B], log p(y|x, T). Exact for autoregressive
-      models, which pay for EOS and have no given-length figure; `iwae` for
-      latent ones, to which `log_pl` is added to pay for the length.
-    elbo: float32[B], mean over samples of the log importance weight.
-    reconstruction: float32[B], mean over samples of log p(y|z, x).
+    log_likelihood: float32[B], log p(y|x), the length paid for: the one figure
+      that compares across families. Exact where the model is, else `iwae`.
+    given_length: float32[B], log p(y|x, T), as the paper reports it; the same
+      for a model that models the length by its structure.
+    elbo: float32[B], mean over samples of the log importance weight, the
+      length paid for.
+    reconstruction: float32[B], mean over samples of log p(y|z, x), for a given
+      length. Not a likelihood.
     lee2020: float32[B], the length-normalised, self-normalised figure of the
-      paper's public code, times num_positions. Not a likelihood.
-    sweep: float32[B, n], `iwae` at K, K/2, K/4, ..., 1 samples.
+      paper's public code, times num_positions, for a given length. Not a
+      likelihood.
+    sweep: float32[B, n], `log_likelihood` at K, K/2, K/4, ..., 1 samples.
     kl: float32[B], mean over samples of log q(z|x, y) - log p(z|x).
     ess: float32[B], effective sample size of the importance weights, 1 to K.
     standard_error: float32[B], of `log_likelihood`, by the delta method.
-    log_pl: float32[B], log p(T|x); zero for autoregressive models.
+    log_pl: float32[B], log p(T|x), the difference of the first two.
     num_tokens: float32[B], tokens up to and including the first EOS.
     num_positions: float32[B], positions the model scores.
   """
 
   log_likelihood: Nats
+  given_length: Nats
   elbo: Nats
   reconstruction: Nats
   lee2020: Nats
@@ -153,11 +157,13 @@ class Estimate:
 
 @struct.dataclass
 class AnnealedEstimate:
-  """What annealed importance sampling tells of log p(y|x, T), in nats.
+  """What annealed importance sampling tells of log p(y|x), in nats.
 
   Attributes:
-    log_likelihood: float32[B], a lower bound in expectation; of chains that
-      start from exact posterior samples, an upper bound in expectation.
+    log_likelihood: float32[B], the length paid for: a lower bound in
+      expectation; of chains that start from exact posterior samples, an upper
+      bound in expectation.
+    given_length: float32[B], the same of log p(y|x, T).
     ess: float32[B], effective sample size of the chains' weights, 1 to K.
     standard_error: float32[B], of `log_likelihood`, by the delta method. It
       does not know of the one sample that reverse chains of a sentence share.
@@ -168,6 +174,7 @@ class AnnealedEstimate:
   """
 
   log_likelihood: Nats
+  given_length: Nats
   ess: Array
   standard_error: Nats
   acceptance: Array

@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any
 
 from latentnmt import config as cfg
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
 
 # name: (parent, changes). A dict changes fields of a group.
 _PRESETS: dict[str, tuple[str | None, dict[str, Any]]] = {

@@ -9,12 +9,25 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import analyze, page, plots, results, sentences, tables
-from experiments.correlation import correlation, correlations
 from latentnmt import checkpoint, zoo
 from latentnmt.config import ExperimentConfig, TrainConfig, to_dict
 from latentnmt.data import Corpus, prepare
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
+from latentnmt.experiments import analyze
+from latentnmt.experiments.report import (
+  collect as results,
+)
+from latentnmt.experiments.report import (
+  per_sentence as sentences,
+)
+from latentnmt.experiments.report import (
+  plots,
+  tables,
+)
+from latentnmt.experiments.report import (
+  webpage as page,
+)
+from latentnmt.experiments.report.correlation import correlation, correlations
 
 ROW = {
   "run": "gauss",

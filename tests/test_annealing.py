@@ -9,9 +9,10 @@ import pytest
 
 from latentnmt import likelihood, zoo
 from latentnmt.closed_forms import LinearGaussian, Mixture
+from latentnmt.errors import InputError
 from latentnmt.models import build
 from latentnmt.testing import perturb, random_batch
-from latentnmt.types import Batch, InputError
+from latentnmt.types import Batch
 
 # Correlated where q is not, too narrow and off the mean.
 MODEL = LinearGaussian(2, noise=0.7, coupling=0.6, narrow=0.8, shift=0.4)

@@ -10,10 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import benchmark, floors, peers, speeds, workloads
 from latentnmt import decode, models, zoo
 from latentnmt.config import ExperimentConfig, TrainConfig
 from latentnmt.decode import Beam, Delta, Greedy
+from latentnmt.experiments.benchmark import (
+  __main__ as benchmark,
+)
+from latentnmt.experiments.benchmark import (
+  baselines as peers,
+)
+from latentnmt.experiments.benchmark import (
+  roofline as floors,
+)
+from latentnmt.experiments.benchmark import (
+  suites as speeds,
+)
+from latentnmt.experiments.benchmark import (
+  workloads,
+)
 from latentnmt.types import EOS, PAD, Batch
 
 V = 50

@@ -21,9 +21,10 @@ from latentnmt.bijections import (
   glow,
   with_inverses,
 )
+from latentnmt.errors import InputError
 from latentnmt.masks import length_mask
 from latentnmt.priors import FlowPrior
-from latentnmt.types import InputError, Source
+from latentnmt.types import Source
 
 KEY = jax.random.key(0)
 

@@ -16,9 +16,9 @@ import time
 import numpy as np
 import pytest
 
-from experiments import study
-from experiments.recipes import RECIPES
 from latentnmt import checkpoint, data
+from latentnmt.experiments.study import __main__ as study
+from latentnmt.experiments.study.recipes import RECIPES
 from latentnmt.text import Tokenizer
 
 pytestmark = pytest.mark.slow  # the study takes a minute
@@ -225,12 +225,12 @@ def test_distillation_takes_what_an_earlier_process_translated(
 
 def test_distillation_killed_in_the_middle_continues(tiny, tmp_path, binary):
   vocabulary = data.PreparedData.open(tiny.folder / "data").tokenizer
-  corpus = data.grammar((40, 1, 1), 5)
+  corpus = data.grammar_corpus((40, 1, 1), 5)
   raw = data.prepare(corpus, tmp_path / "raw", tokenizer=vocabulary)
   run, _ = tiny.flags()
   flags = [run, f"--data={raw.path}", "--batch_tokens=64", "--method=greedy"]
   code = "from experiments import common, distill; distill._PART = 1;"
-  command = [sys.executable, "-c", f"{code} common.run(distill.main)", *flags]
+  command = [sys.executable, "-c", f"{code} app.run(distill.main)", *flags]
   out, parts = tmp_path / "new", tmp_path / "new.parts"
   pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
   process = subprocess.Popen(

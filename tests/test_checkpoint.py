@@ -11,8 +11,8 @@ import workers
 from latentnmt import checkpoint
 from latentnmt.checkpoint import Checkpoints, Progress
 from latentnmt.config import override
+from latentnmt.errors import InputError
 from latentnmt.train import TrainState
-from latentnmt.types import InputError
 
 
 class _Tokenizer:

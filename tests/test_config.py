@@ -3,7 +3,7 @@ import json
 import pytest
 
 from latentnmt import config
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
 
 TRANSFORMER = config.TransformerConfig(vocab_size=100, width=64, heads=4)
 MODELS = {

@@ -9,7 +9,8 @@ import pytest
 
 from latentnmt import data, text
 from latentnmt.data.planning import plan_shapes
-from latentnmt.types import EOS, PAD, InputError
+from latentnmt.errors import InputError
+from latentnmt.types import EOS, PAD
 
 PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
 
@@ -145,7 +146,7 @@ def test_a_thinned_corpus_keeps_evenly_spaced_pairs():
 
 
 def test_the_embedded_corpus_and_its_licences():
-  found = data.embedded()
+  found = data.embedded_corpus()
   sizes = {split: len(x) for split, (x, _) in found.splits.items()}
   assert sizes == {"train": 6695, "dev": 300, "test": 300}
   for x, y in found.splits.values():
@@ -162,7 +163,7 @@ def test_the_embedded_corpus_and_its_licences():
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
   folder = tmp_path_factory.mktemp("embedded") / "data"
-  return data.prepare(data.embedded(), folder, vocab_size=4000)
+  return data.prepare(data.embedded_corpus(), folder, vocab_size=4000)
 
 
 def test_embedded_lines_survive_tokens(embedded):

@@ -22,10 +22,11 @@ from latentnmt.decode import (
   parse_method,
   translate,
 )
+from latentnmt.errors import InputError
 from latentnmt.masks import length_mask, token_mask
 from latentnmt.priors import FlowPrior
 from latentnmt.text import Tokenizer
-from latentnmt.types import EOS, PAD, Batch, InputError
+from latentnmt.types import EOS, PAD, Batch
 
 KEY = jax.random.key(0)
 VOCAB = 6

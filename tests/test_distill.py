@@ -7,9 +7,9 @@ import sys
 import pytest
 import workers
 
-from experiments import distill
 from latentnmt import checkpoint, data
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
+from latentnmt.experiments import distill
 
 
 @pytest.mark.parametrize(

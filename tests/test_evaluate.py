@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import common, evaluate_likelihood
-from latentnmt import checkpoint, likelihood, metrics, zoo
+from latentnmt import checkpoint, files, likelihood, metrics, zoo
 from latentnmt.config import ExperimentConfig, TrainConfig
 from latentnmt.data import Corpus, PreparedData, prepare
+from latentnmt.experiments import evaluate_likelihood
 from latentnmt.models import build
 
 WORDS = "ein haus und der alte mann sieht das rote auto am see".split()
@@ -386,7 +386,7 @@ def test_distillation_refuses_its_folder_before_it_translates(study, binary):
 
 def test_a_killed_process_leaves_whole_values_or_none(tmp_path):
   path = tmp_path / "a" / "values.npz"
-  with pytest.raises(KeyboardInterrupt), common.replacing(path) as partial:
+  with pytest.raises(KeyboardInterrupt), files.replacing(path) as partial:
     partial.write_text("half")
     raise KeyboardInterrupt
   assert not list(path.parent.iterdir())

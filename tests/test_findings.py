@@ -6,11 +6,13 @@ import zlib
 import numpy as np
 import pytest
 
-from experiments import comparison, findings, paper, tables
-from experiments.comparison import AGAINST, FOR, OPEN
-from experiments.results import FASTEST, SLOWEST, SPEED
+from latentnmt.errors import InputError
+from latentnmt.experiments.lee2020 import claims as findings
+from latentnmt.experiments.lee2020 import figures as paper
+from latentnmt.experiments.report import comparison, tables
+from latentnmt.experiments.report.collect import FASTEST, SLOWEST, SPEED
+from latentnmt.experiments.report.comparison import AGAINST, FOR, OPEN
 from latentnmt.metrics import Resampled
-from latentnmt.types import InputError
 
 FAMILIES = {
   "transformer": "autoregressive",

@@ -6,13 +6,19 @@ import pytest
 from scipy import stats
 
 from latentnmt import data
-from latentnmt.data import phrases, synchronous
-from latentnmt.data.synchronous import Agree, Choice, Rule, Words, sequence
+from latentnmt.data.grammar import phrases, synchronous
+from latentnmt.data.grammar.synchronous import (
+  Agree,
+  Choice,
+  Rule,
+  Words,
+  sequence,
+)
 
 
 @pytest.fixture(scope="module")
 def corpus():
-  return data.grammar((400, 10, 150), seed=1)
+  return data.grammar_corpus((400, 10, 150), seed=1)
 
 
 # The machinery, on grammars small enough to know by heart.
@@ -195,12 +201,12 @@ def test_other_sources_have_no_translations(source):
 
 
 def test_the_corpus_is_a_function_of_its_seed(corpus):
-  again = data.grammar((400, 10, 150), seed=1)
+  again = data.grammar_corpus((400, 10, 150), seed=1)
   assert again.splits == corpus.splits
   np.testing.assert_array_equal(
     again.log_probs["train"], corpus.log_probs["train"]
   )
-  assert data.grammar((400, 10, 150), seed=2).splits != corpus.splits
+  assert data.grammar_corpus((400, 10, 150), seed=2).splits != corpus.splits
 
 
 def test_sentences_look_like_sentences(corpus):

@@ -9,10 +9,11 @@ from scipy import special, stats
 from latentnmt import likelihood, zoo
 from latentnmt.closed_forms import LinearGaussian, Mixture
 from latentnmt.config import LatentConfig, TransformerConfig
+from latentnmt.errors import InputError
 from latentnmt.keys import fold_in_all, normal_each
 from latentnmt.masks import real_mask
 from latentnmt.models import build
-from latentnmt.types import Batch, InputError
+from latentnmt.types import Batch
 
 CONFIG = LatentConfig(TransformerConfig(vocab_size=50, width=8, heads=2))
 

@@ -6,7 +6,7 @@ import sacrebleu
 from sacrebleu import significance
 
 from latentnmt import metrics
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
 
 REFERENCES = ["The cat sat on the mat.", "It is raining today, isn't it?"]
 HYPOTHESES = ["The cat sat on a mat.", "It is raining now, is it not?"]

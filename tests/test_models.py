@@ -11,9 +11,10 @@ from scipy import stats
 
 from latentnmt import config as cfg
 from latentnmt import models, testing
+from latentnmt.errors import InputError
 from latentnmt.masks import length_mask
 from latentnmt.priors import StandardNormalPrior
-from latentnmt.types import EOS, Batch, InputError, Source
+from latentnmt.types import EOS, Batch, Source
 
 KEY = jax.random.key(0)
 TRANSFORMER = cfg.TransformerConfig(6, width=16, hidden=24, heads=2)

@@ -44,7 +44,7 @@ def test_the_grammar(binary, tmp_path):
   )
   assert done.status == 0, done.stderr
   prepared = data.PreparedData.open(out)
-  expected = data.grammar((200, 5, 10), 3)
+  expected = data.grammar_corpus((200, 5, 10), 3)
   assert prepared.targets("test") == expected.splits["test"][1]
   assert len(prepared.log_probs("train")) == 200
 

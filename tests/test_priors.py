@@ -10,6 +10,7 @@ import pytest
 from latentnmt import config as cfg
 from latentnmt import distributions, testing
 from latentnmt.bijections import ActNorm, Chain
+from latentnmt.errors import InputError
 from latentnmt.masks import length_mask, masked_sum
 from latentnmt.models import AutoregressiveTransformer, LatentTransformer
 from latentnmt.priors import (
@@ -19,7 +20,7 @@ from latentnmt.priors import (
   build_prior,
   initialise_prior,
 )
-from latentnmt.types import InputError, Source
+from latentnmt.types import Source
 
 KEY = jax.random.key(0)
 TRANSFORMER = cfg.TransformerConfig(20, width=16, hidden=32, heads=2)

@@ -3,11 +3,13 @@ import dataclasses
 import pytest
 import test_zoo
 
-from experiments import pairs, paper, sweep
-from experiments.pairs import PAIRS
-from experiments.recipes import RECIPES
-from experiments.study import Study
 from latentnmt import config, data, decode, zoo
+from latentnmt.experiments import sweep
+from latentnmt.experiments.lee2020 import figures as paper
+from latentnmt.experiments.lee2020 import recipes as pairs
+from latentnmt.experiments.lee2020.recipes import PAIRS
+from latentnmt.experiments.study.__main__ import Study
+from latentnmt.experiments.study.recipes import RECIPES
 
 RUNS = [(r, name) for r, recipe in RECIPES.items() for name in recipe.runs]
 FAMILIES = {

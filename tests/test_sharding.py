@@ -13,7 +13,8 @@ import pytest
 import workers
 
 from latentnmt import checkpoint, sharding
-from latentnmt.types import Batch, InputError
+from latentnmt.errors import InputError
+from latentnmt.types import Batch
 
 WORKER = Path(__file__).parent / "workers.py"
 

@@ -10,11 +10,12 @@ import time
 
 import pytest
 
-from experiments import stages, study
-from experiments.pairs import PAIRS
-from experiments.recipes import RECIPES
 from latentnmt import data
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
+from latentnmt.experiments.lee2020.recipes import PAIRS
+from latentnmt.experiments.study import __main__ as study
+from latentnmt.experiments.study import stages
+from latentnmt.experiments.study.recipes import RECIPES
 
 SECONDS = 10
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from experiments import sweep, train
 from latentnmt import checkpoint, data
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
+from latentnmt.experiments import sweep, train
 
 GRID = ["train.warmup=10,20", "model.transformer.dropout=0.1,0.3"]
 BLEU = {(10, 0.1): 1.0, (10, 0.3): 3.0, (20, 0.1): None, (20, 0.3): 3.0}

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from latentnmt import text
-from latentnmt.types import EOS, PAD, InputError
+from latentnmt.errors import InputError
+from latentnmt.types import EOS, PAD
 
 LINES = [
   "Guten Morgen, wie geht es dir?",

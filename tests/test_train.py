@@ -19,10 +19,11 @@ from tqdm import tqdm
 import workers
 
 from latentnmt import checkpoint, objectives, sharding, train
+from latentnmt.errors import InputError
 from latentnmt.models import build
 from latentnmt.train import loop
 from latentnmt.train.recorder import Recorder
-from latentnmt.types import Batch, InputError
+from latentnmt.types import Batch
 
 
 @pytest.fixture(scope="module")

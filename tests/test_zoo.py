@@ -4,8 +4,8 @@ import pytest
 
 from latentnmt import config as cfg
 from latentnmt import zoo
+from latentnmt.errors import InputError
 from latentnmt.models import num_parameters
-from latentnmt.types import InputError
 
 # Millions of parameters at V = 31,500, from the size formulas of the paper's
 # public code, verified there against its graph. They count its 32 target-space

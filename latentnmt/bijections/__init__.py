@@ -11,8 +11,8 @@ compose with each other and with one's own:
 from latentnmt.bijections.compose import Chain, MultiScale, Repeat, Squeeze
 from latentnmt.bijections.coupling import Coupling
 from latentnmt.bijections.glow import glow
-from latentnmt.bijections.linear import ActNorm, Invertible1x1, with_inverses
-from latentnmt.bijections.protocol import Bijection, memory_of, recall
+from latentnmt.bijections.linear import ActNorm, Invertible1x1
+from latentnmt.bijections.protocol import Bijection, cache_of, precompute
 
 __all__ = [
   "ActNorm",
@@ -24,7 +24,6 @@ __all__ = [
   "Repeat",
   "Squeeze",
   "glow",
-  "memory_of",
-  "recall",
-  "with_inverses",
+  "cache_of",
+  "precompute",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from latentnmt.bijections.protocol import length_multiple, memory_of, recall
+from latentnmt.bijections.protocol import cache_of, length_multiple, precompute
 from latentnmt.types import Array, Latents, Mask, Nats, Source
 
 
@@ -25,17 +25,19 @@ class Chain(nn.Module):
     """Least common multiple of the bijections' own."""
     return math.lcm(*map(length_multiple, self.bijections))
 
-  def memory(self, source: Source) -> tuple:
+  def precompute(self, source: Source) -> tuple:
     """That of each bijection."""
-    return tuple(memory_of(each, source) for each in self.bijections)
+    return tuple(precompute(each, source) for each in self.bijections)
 
   def forward(
     self, e: Latents, mask: Mask, source: Source
   ) -> tuple[Latents, Nats]:
     """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
     x, total = e, _zero(e)
-    for each, memory in zip(self.bijections, recall(self, source), strict=True):
-      x, log_det = each.forward(x, mask, source.replace(memory=memory))
+    for each, cache in zip(
+      self.bijections, cache_of(self, source), strict=True
+    ):
+      x, log_det = each.forward(x, mask, source.replace(cache=cache))
       total += log_det
     return x, total
 
@@ -44,9 +46,9 @@ class Chain(nn.Module):
   ) -> tuple[Latents, Nats]:
     """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
     x, total = z, _zero(z)
-    steps = zip(self.bijections, recall(self, source), strict=True)
-    for each, memory in reversed(list(steps)):
-      x, log_det = each.inverse(x, mask, source.replace(memory=memory))
+    steps = zip(self.bijections, cache_of(self, source), strict=True)
+    for each, cache in reversed(list(steps)):
+      x, log_det = each.inverse(x, mask, source.replace(cache=cache))
       total += log_det
     return x, total
 
@@ -72,16 +74,16 @@ class Repeat(nn.Module):
     """That of the inner one."""
     return length_multiple(self.inner)
 
-  def memory(self, source: Source) -> Any:
+  def precompute(self, source: Source) -> Any:
     """That of all, stacked."""
     each = nn.vmap(
-      memory_of,
-      variable_axes={"params": 0},
+      precompute,
+      variable_axes={"params": 0, "inference": 0},
       split_rngs={"params": True},
       in_axes=None,
       axis_size=self.times,
     )
-    return each(self.inner, source.replace(memory=None))
+    return each(self.inner, source.replace(cache=None))
 
   def forward(
     self, e: Latents, mask: Mask, source: Source
@@ -96,22 +98,22 @@ class Repeat(nn.Module):
     return self._scan(lambda inner: inner.inverse, True, z, mask, source)
 
   def _scan(self, direction: Callable, reverse: bool, x, mask, source):
-    def step(inner, carry, memory, mask, source):
+    def step(inner, carry, cache, mask, source):
       x, total = carry
-      source = source.replace(memory=memory)
+      source = source.replace(cache=cache)
       x, log_det = direction(inner)(x, mask, source)
       return (x, total + log_det), None
 
-    memory, source = recall(self, source), source.replace(memory=None)
+    cache, source = cache_of(self, source), source.replace(cache=None)
     over_steps = nn.scan(
       nn.remat(step, prevent_cse=False) if self.remat else step,
-      variable_axes={"params": 0},
+      variable_axes={"params": 0, "inference": 0},
       split_rngs={"params": True, "dropout": True},
       in_axes=(0, nn.broadcast, nn.broadcast),
       length=self.times,
       reverse=reverse,
     )
-    carry, _ = over_steps(self.inner, (x, _zero(x)), memory, mask, source)
+    carry, _ = over_steps(self.inner, (x, _zero(x)), cache, mask, source)
     return carry
 
 
@@ -129,9 +131,9 @@ class Squeeze(nn.Module):
     """Twice that of the inner one."""
     return 2 * length_multiple(self.inner)
 
-  def memory(self, source: Source) -> Any:
+  def precompute(self, source: Source) -> Any:
     """That of the inner one."""
-    return memory_of(self.inner, source)
+    return precompute(self.inner, source)
 
   def forward(
     self, e: Latents, mask: Mask, source: Source
@@ -170,9 +172,9 @@ class MultiScale(nn.Module):
     )
     return math.lcm(*scaled)
 
-  def memory(self, source: Source) -> tuple:
+  def precompute(self, source: Source) -> tuple:
     """That of each level."""
-    return tuple(memory_of(level, source) for level in self.levels)
+    return tuple(precompute(level, source) for level in self.levels)
 
   def forward(
     self, e: Latents, mask: Mask, source: Source
@@ -183,9 +185,9 @@ class MultiScale(nn.Module):
       x, factored = jnp.split(x, 2, axis=-1)
       rest.append(factored)
       x = squeeze(x)
-    levels = zip(self.levels, recall(self, source), strict=True)
-    for i, (level, memory) in reversed(list(enumerate(levels))):
-      source_ = source.replace(memory=memory)
+    levels = zip(self.levels, cache_of(self, source), strict=True)
+    for i, (level, cache) in reversed(list(enumerate(levels))):
+      source_ = source.replace(cache=cache)
       x, log_det = level.forward(x, mask[:, :: 2**i], source_)
       total += log_det
       if i:
@@ -197,13 +199,13 @@ class MultiScale(nn.Module):
   ) -> tuple[Latents, Nats]:
     """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
     x, total, rest = z, _zero(z), []
-    levels = zip(self.levels, recall(self, source), strict=True)
-    for i, (level, memory) in enumerate(levels):
+    levels = zip(self.levels, cache_of(self, source), strict=True)
+    for i, (level, cache) in enumerate(levels):
       if i:
         x, factored = jnp.split(x, 2, axis=-1)
         rest.append(factored)
         x = squeeze(x)
-      source_ = source.replace(memory=memory)
+      source_ = source.replace(cache=cache)
       x, log_det = level.inverse(x, mask[:, :: 2**i], source_)
       total += log_det
     for factored in reversed(rest):

@@ -4,22 +4,16 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from latentnmt import config as cfg
-from latentnmt.bijections.protocol import recall
+from latentnmt.bijections.protocol import cache_of
+from latentnmt.errors import InputError
 from latentnmt.masks import masked_sum
 from latentnmt.transformer import (
+  CrossAttentionCache,
   DecoderLayer,
-  Memory,
   WeightNormDense,
   add_positions,
 )
-from latentnmt.types import (
-  Array,
-  InputError,
-  Latents,
-  Mask,
-  Nats,
-  Source,
-)
+from latentnmt.types import Array, Latents, Mask, Nats, Source
 
 # Added before the sigmoid, so that scales start at 0.88.
 _SCALE_OFFSET = 2.0
@@ -46,7 +40,7 @@ class Coupling(nn.Module):
     hidden: width of the layer's feed-forward part.
     heads: attention heads; fewer where the half is too narrow for them.
     affine: whether there is a scale; without one, volume is preserved.
-    products: what the layer's linear maps multiply, as in `TransformerConfig`.
+    matmul_dtype: what the layer's linear maps multiply, as in `TransformerConfig`.
 
   Raises:
     InputError: for `channels` that is no multiple of 4, or another `split`.
@@ -57,7 +51,7 @@ class Coupling(nn.Module):
   hidden: int = 640
   heads: int = 8
   affine: bool = True
-  products: str = "float32"
+  matmul_dtype: str = "float32"
 
   def __post_init__(self):
     super().__post_init__()
@@ -79,7 +73,7 @@ class Coupling(nn.Module):
     self.norm = nn.LayerNorm(epsilon=1e-6)
     self.out = WeightNormDense(2 * width if self.affine else width)
 
-  def memory(self, source: Source) -> tuple[Array, Array]:
+  def precompute(self, source: Source) -> tuple[Array, Array]:
     """The layer's keys and values, as `Attention.keys_values` gives them."""
     return self.layer.cross.keys_values(source.states.astype(jnp.float32))
 
@@ -116,7 +110,7 @@ class Coupling(nn.Module):
       dropout=0.0,
       attention_dropout=0.0,
       hidden_dropout=0.0,
-      products=self.products,
+      matmul_dtype=self.matmul_dtype,
     )
 
   def _kept_mask(self, mask: Mask) -> Mask:
@@ -124,8 +118,8 @@ class Coupling(nn.Module):
 
   def _shift_log_scale(self, kept, mask, source) -> tuple[Array, Array]:
     """Two float32 of the moved half's shape, from the kept half."""
-    memory = Memory(*recall(self, source), source.mask)
-    states = self.layer(add_positions(kept), mask[:, None], memory)
+    cache = CrossAttentionCache(*cache_of(self, source), source.mask)
+    states = self.layer(add_positions(kept), mask[:, None], cache)
     out = self.out(self.norm(states))
     if not self.affine:
       return out, jnp.zeros_like(out)

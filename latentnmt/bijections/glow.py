@@ -15,7 +15,7 @@ _LAYOUTS = {"c": "a", "a": "c"}
 
 
 def glow(
-  config: cfg.FlowPriorConfig, channels: int, products: str = "float32"
+  config: cfg.FlowPriorConfig, channels: int, matmul_dtype: str = "float32"
 ) -> MultiScale:
   """The multi-scale flow of [B, T, C] that a configuration describes.
 
@@ -27,7 +27,7 @@ def glow(
   Args:
     config: steps and plans.
     channels: C, a multiple of 4.
-    products: what couplings multiply, as in `TransformerConfig`.
+    matmul_dtype: what couplings multiply, as in `TransformerConfig`.
 
   Raises:
     InputError: for other `channels`.
@@ -38,7 +38,7 @@ def glow(
     hidden=config.hidden,
     heads=config.heads,
     affine=config.coupling == "affine",
-    products=products,
+    matmul_dtype=matmul_dtype,
   )
   *outer, last = (
     Repeat(_step(plan, coupling), times, config.remat)

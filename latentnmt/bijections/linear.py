@@ -8,6 +8,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from latentnmt import inference
 from latentnmt.masks import lengths
 from latentnmt.types import Array, Key, Latents, Mask, Nats, Params, Source
 
@@ -89,7 +90,7 @@ class Invertible1x1(nn.Module):
   whose diagonal is 1, above it that of U, and on it the logarithms of U's. P
   is the order of `order` and U's signs are those of `sign`, both stay as they
   were drawn. `inverse` multiplies; `forward` solves two triangular systems, or
-  multiplies by what `with_inverses` has put in.
+  multiplies by the inverse where that is prepared for inference.
 
   Attributes:
     layout: "a" for heads of alternate channels, head h of n having the
@@ -105,8 +106,9 @@ class Invertible1x1(nn.Module):
     """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
     factors = self._factors(e.shape[-1])
     heads = self._split(e)
-    if self.has_variable("params", "inverse"):
-      z = _multiply(self.get_variable("params", "inverse"), heads)
+    inverse = self._prepared_inverse()
+    if inverse is not None:
+      z = _multiply(inverse, heads)
     else:
       columns = heads.transpose(2, 3, 0, 1)  # [heads, size, B, T]
       solved = _solve(factors, columns.reshape(*columns.shape[:2], -1))
@@ -118,12 +120,19 @@ class Invertible1x1(nn.Module):
   ) -> tuple[Latents, Nats]:
     """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
     factors = self._factors(z.shape[-1])
+    self._prepared_inverse()  # this way goes the pass that prepares
     product = jnp.matmul(
       factors.lower, factors.upper, precision=lax.Precision.HIGHEST
     )
     weight = jnp.take_along_axis(product, factors.place[..., None], axis=1)
     e = _multiply(weight, self._split(z))
     return self._join(e), _per_position(factors.log_diagonal, mask)
+
+  def _prepared_inverse(self) -> Array | None:
+    """float32[heads, size, size], where it is prepared for inference."""
+    return inference.prepared(
+      self, "inverse", lambda: _inverses(self.variables["params"]["factors"])
+    )
 
   @nn.compact
   def _factors(self, channels: int) -> _Factors:
@@ -180,32 +189,12 @@ def _unpacked(packed: Params) -> _Factors:
   return _Factors(place, jnp.tril(weight, -1) + one, upper, log_diagonal)
 
 
-def with_inverses(params: Params | Array) -> Params | Array:
-  """Parameters with the inverse of each `Invertible1x1`'s matrices in them.
-
-  Its `forward` multiplies by what it finds here, and so solves nothing.
-
-  Args:
-    params: of any module with convolutions in it, stacked or not.
-  """
-  if not isinstance(params, dict):
-    return params
-  inverted = {name: with_inverses(value) for name, value in params.items()}
-  if "factors" in params:
-    inverted["inverse"] = _inverses(params["factors"])
-  return inverted
-
-
 def _inverses(packed: Params) -> Array:
-  """float32[..., heads, size, size], of stacked ones too."""
-  shape = packed["weight"].shape
-  each = {
-    "weight": packed["weight"].reshape(-1, *shape[-2:]),
-    "order": packed["order"].reshape(-1, shape[-1]),
-    "sign": packed["sign"].reshape(-1, shape[-1]),
-  }
-  one = jnp.broadcast_to(jnp.eye(shape[-1]), each["weight"].shape)
-  return _solve(_unpacked(each), one).reshape(shape)
+  """float32[heads, size, size]."""
+  one = jnp.eye(packed["weight"].shape[-1])
+  return _solve(
+    _unpacked(packed), jnp.broadcast_to(one, packed["weight"].shape)
+  )
 
 
 def _multiply(matrices: Array, heads: Array) -> Array:

@@ -14,9 +14,9 @@ class Bijection(Protocol):
   their own log-determinant, over the real positions. Padding is invisible:
   what stands where `mask` is false changes nothing elsewhere.
 
-  A bijection may also offer `memory(source)`, whatever it computes from the
+  A bijection may also offer `precompute(source)`, whatever it computes from the
   source alone. Whoever calls it often (a scan over layers, `jax.vmap` over
-  samples) then computes that once and hands it over as `source.memory`.
+  samples) then computes that once and hands it over as `source.cache`.
 
   Attributes:
     length_multiple: T, and the length of every sentence, is a multiple.
@@ -40,13 +40,13 @@ def length_multiple(bijection: nn.Module) -> int:
   return getattr(bijection, "length_multiple", 1)
 
 
-def memory_of(module: nn.Module, source: Source) -> Any:
-  """What a module computes from the source alone; None for nothing."""
-  if hasattr(module, "memory"):
-    return module.memory(source.replace(memory=None))
+def precompute(module: nn.Module, source: Source) -> Any:
+  """Returns what a module computes from the source alone, or None."""
+  if hasattr(module, "precompute"):
+    return module.precompute(source.replace(cache=None))
   return None
 
 
-def recall(module: nn.Module, source: Source) -> Any:
-  """The memory that a module was handed, else a new one."""
-  return module.memory(source) if source.memory is None else source.memory
+def cache_of(module: nn.Module, source: Source) -> Any:
+  """Returns the cache that a module was handed, else a new one."""
+  return module.precompute(source) if source.cache is None else source.cache

@@ -1,6 +1,6 @@
 """Corpora, the token store on disk, and batches planned from it.
 
-read_parallel_folder, read_manythings, embedded, grammar   -> Corpus
+read_parallel_folder, read_manythings, embedded_corpus, grammar_corpus-> Corpus
 read_published (read_tfds, read_iwslt16): the paper's      -> Corpus
 prepare(corpus, out, vocab_size=...)                       -> PreparedData
 Batches(prepared.store("train"), batch_tokens)[step]       -> Batch
@@ -9,33 +9,33 @@ length_batches(x, y, batch_tokens=...)     evaluation: each pair exactly once
 
 from latentnmt.data.batches import (
   Batches,
-  TokenStore,
   few_shapes,
   length_batches,
 )
 from latentnmt.data.corpora import (
   SPLITS,
   Corpus,
-  embedded,
+  embedded_corpus,
   read_lines,
   read_manythings,
   read_parallel,
   read_parallel_folder,
   thinned,
 )
-from latentnmt.data.phrases import (
-  grammar,
+from latentnmt.data.grammar import (
+  grammar_corpus,
   grammar_log_prob,
   grammar_translations,
 )
-from latentnmt.data.published import (
+from latentnmt.data.prepared import PreparedData, prepare, with_targets
+from latentnmt.data.token_store import TokenStore
+from latentnmt.data.wmt_iwslt import (
   PUBLISHED,
   Published,
   read_iwslt16,
   read_published,
   read_tfds,
 )
-from latentnmt.data.store import PreparedData, prepare, with_targets
 
 __all__ = [
   "PUBLISHED",
@@ -45,9 +45,9 @@ __all__ = [
   "PreparedData",
   "Published",
   "TokenStore",
-  "embedded",
+  "embedded_corpus",
   "few_shapes",
-  "grammar",
+  "grammar_corpus",
   "grammar_log_prob",
   "grammar_translations",
   "length_batches",

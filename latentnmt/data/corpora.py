@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
 
 SPLITS = ("train", "dev", "test")
 
@@ -214,7 +214,7 @@ def _connected(sources: list[str], targets: list[str]) -> np.ndarray:
   return csgraph.connected_components(edges, directed=False)[1][x]
 
 
-def embedded() -> Corpus:
+def embedded_corpus() -> Corpus:
   """The De-En corpus inside the package: 6,695 / 300 / 300 pairs.
 
   Interface texts and everyday sentences out of five open-source projects;

@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from latentnmt.types import InputError
+from latentnmt.errors import InputError
 
 _ROWS = 8  # rows of every shape are a multiple, for a mesh of 8 devices
 _EDGE = 4  # and S and T of this, for models that shorten the sequence

@@ -1,46 +1,58 @@
 """From a model and source sentences to translations.
 
-Methods are frozen dataclasses; `str(method)` is a file name that tells every
-setting that is not a default, and `parse_method` reads it back. `translate`
-compiles one program per shape. The source is encoded once, and its
-cross-attention keys and values are computed once per sentence whatever the
-beam, the number of candidates or of refinements.
+Methods are frozen dataclasses that decode by themselves; `str(method)` is a
+file name that tells every setting that is not a default, and `parse_method`
+reads it back. `translate` compiles one program per shape. The source is encoded
+once, and its cross-attention keys and values are computed once per sentence
+whatever the beam, the number of candidates or of refinements.
+
+  methods.py   the contract of a method
+  beam.py      Greedy, Beam: for models that decode from left to right
+  delta.py     Delta: for latent models
+  bound.py     what a latent model says of given translations
+  rank.py      what another model says of them
+  latents.py   draws of latents, to look at
+  corpus.py    translate, of a batch, of lines of text, on all local devices
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-import dataclasses
+import functools
 
-from flax import linen as nn
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from latentnmt import data
-from latentnmt.decode.beam import beam_search
+from latentnmt.decode import methods
+from latentnmt.decode.beam import Beam, Greedy
 from latentnmt.decode.bound import Bound, own_bound
-from latentnmt.decode.delta import Score, delta, teacher_score
+from latentnmt.decode.corpus import (
+  Translations,
+  encode_lines,
+  translate,
+  translate_batches,
+  translate_corpus,
+  translate_lines,
+)
+from latentnmt.decode.delta import Delta
 from latentnmt.decode.latents import LatentDraws, latent_draws
-from latentnmt.decode.methods import (
-  Beam,
-  Delta,
-  Greedy,
-  Method,
-  parse_method,
-)
-from latentnmt.keys import fold_in_each, row_keys
-from latentnmt.models import AutoregressiveTransformer, LatentTransformer
-from latentnmt.text import Tokenizer
-from latentnmt.types import (
-  EOS,
-  PAD,
-  Hypotheses,
-  InputError,
-  Key,
-  Params,
-  Tokens,
-)
+from latentnmt.decode.methods import Method, Score
+from latentnmt.decode.rank import teacher_score
+
+METHODS = Greedy, Beam, Delta
+
+
+def parse_method(
+  name: str, among: tuple[type[Method], ...] = METHODS
+) -> Method:
+  """Reads `str(method)` back.
+
+  Args:
+    name: of the method.
+    among: classes that it may be of, for example `model.methods`.
+
+  Raises:
+    InputError: for a name of none of these.
+  """
+  return methods.parse_method(name, among)
+
 
 __all__ = [
+  "METHODS",
   "Beam",
   "Bound",
   "Delta",
@@ -50,218 +62,12 @@ __all__ = [
   "Score",
   "Translations",
   "encode_lines",
-  "fetched",
   "latent_draws",
   "own_bound",
   "parse_method",
   "teacher_score",
   "translate",
+  "translate_batches",
   "translate_corpus",
   "translate_lines",
 ]
-
-
-def translate(
-  model: nn.Module,
-  params: Params,
-  x: Tokens,
-  method: Method,
-  score: Score | None = None,
-  key: Key | None = None,
-) -> Hypotheses:
-  """Translates a batch.
-
-  Args:
-    model: either family.
-    params: its parameters.
-    x: int32[B, S]; rows that are all padding give empty translations.
-    method: `Greedy` or `Beam` for autoregressive models, `Delta` for latent.
-    score: ranks the candidates of `Delta` instead of the model's own bound,
-      for example `teacher_score(teacher, teacher_params)`.
-    key: for `Delta` at a temperature: one key, of which sentence b gets
-      fold_in(key, b), or typed keys [B], one for each sentence; by default
-      jax.random.key(0). What a sentence draws does not depend on its batch.
-
-  Raises:
-    InputError: for a method that is not of the model's family, more lengths
-      than its predictor tells apart, a teacher's method without `score`, or
-      keys that are not one or B.
-  """
-  x = jnp.asarray(x)
-  match model, method:
-    case AutoregressiveTransformer(), Greedy():
-      return beam_search(model, Beam(1, 0.0), params, x)
-    case AutoregressiveTransformer(), Beam():
-      return beam_search(model, method, params, x)
-    case LatentTransformer(), Delta():
-      key = jax.random.key(0) if key is None else key
-      return delta(model, method, params, x, score, row_keys(key, len(x)))
-  raise InputError(
-    f"{type(model).__name__} cannot decode by {method}; autoregressive models"
-    " take greedy or beam, latent models delta."
-  )
-
-
-@dataclasses.dataclass(frozen=True)
-class Translations:
-  """The best translation of each of n lines, blank ones of no tokens.
-
-  Attributes:
-    lines: detokenised, in the given order.
-    scores: float32[n], nats; the decoding method says which quantity.
-    num_tokens: int32[n], tokens with EOS.
-    bound: float32[n] of each field; None where it was not asked for.
-  """
-
-  lines: list[str]
-  scores: np.ndarray
-  num_tokens: np.ndarray
-  bound: Bound | None
-
-
-def translate_lines(
-  model: nn.Module,
-  params: Params,
-  tokenizer: Tokenizer,
-  lines: Sequence[str],
-  method: Method,
-  *,
-  score: Score | None = None,
-  key: Key | None = None,
-  batch_tokens: int = 4096,
-  progress: Callable[[Iterable], Iterable] | None = None,
-  truncate: bool = False,
-) -> list[str]:
-  """The best translation of each line, detokenised, in the given order.
-
-  Args:
-    model: either family.
-    params: its parameters.
-    tokenizer: of the run.
-    lines: source sentences; a blank line gives an empty line.
-    method: see `translate`.
-    score: see `translate`.
-    key: line i draws with fold_in(key, i); by default jax.random.key(0).
-    batch_tokens: rows times source length of a batch.
-    progress: wraps the list of batches, as tqdm does.
-    truncate: cut sources that are longer than the model takes, rather than
-      refuse them.
-
-  Raises:
-    InputError: for a source longer than the model takes.
-  """
-  return translate_corpus(
-    model, params, tokenizer, lines, method, score=score, key=key,
-    batch_tokens=batch_tokens, progress=progress, truncate=truncate,
-  ).lines  # fmt: skip
-
-
-def translate_corpus(
-  model: nn.Module,
-  params: Params,
-  tokenizer: Tokenizer,
-  lines: Sequence[str],
-  method: Method,
-  *,
-  score: Score | None = None,
-  key: Key | None = None,
-  batch_tokens: int = 4096,
-  progress: Callable[[Iterable], Iterable] | None = None,
-  truncate: bool = False,
-  bound: bool = False,
-) -> Translations:
-  """As `translate_lines`, with what is known of the translations.
-
-  Args:
-    model: either family.
-    params: its parameters.
-    tokenizer: of the run.
-    lines: n source sentences.
-    method: see `translate`.
-    score: see `translate`.
-    key: see `translate_lines`.
-    batch_tokens: see `translate_lines`.
-    progress: see `translate_lines`.
-    truncate: see `translate_lines`.
-    bound: ask a latent model also for its `own_bound` of each translation.
-
-  Raises:
-    InputError: for a source longer than the model takes.
-  """
-  x = encode_lines(model, tokenizer, lines, truncate)
-  number = np.array([i for i, ids in enumerate(x) if ids != [EOS]], int)
-  batches = data.length_batches(
-    [x[i] for i in number],
-    batch_tokens=batch_tokens,
-    max_shapes=data.few_shapes(len(number)),
-  )
-  key = jax.random.key(0) if key is None else key
-
-  def hypotheses():
-    for ids, tokens in progress(batches) if progress else batches:
-      ids = np.where(ids < 0, -1, number[ids])
-      keys = fold_in_each(key, np.maximum(ids, 0))
-      found = translate(model, params, tokens, method, score, keys)
-      best = jax.tree.map(lambda leaf: leaf[:, :1], found)
-      own = own_bound(model, params, tokens, best.tokens) if bound else None
-      yield ids, best, own
-
-  result = _no_translations(len(lines), bound)
-  for ids, best, own in fetched(hypotheses()):
-    _put(result, tokenizer, ids, best, own)
-  return result
-
-
-def _no_translations(size: int, bound: bool) -> Translations:
-  scores, *of_bound = np.zeros((5, size), np.float32)
-  bound = Bound(*of_bound) if bound else None
-  return Translations([""] * size, scores, np.zeros(size, np.int32), bound)
-
-
-def fetched(results: Iterable) -> Iterator:
-  """Each result on the host, fetched only once the next is under way."""
-  pending = None
-  for result in results:
-    if pending is not None:
-      yield jax.device_get(pending)
-    pending = result
-  if pending is not None:
-    yield jax.device_get(pending)
-
-
-def _put(result: Translations, tokenizer, ids, best: Hypotheses, own):
-  """Writes what rows `ids`, -1 for none, have become; arrays of [B, 1]."""
-  real = ids >= 0
-  ids, tokens = ids[real], best.tokens[real, 0]
-  for i, line in zip(ids, tokenizer.decode(tokens), strict=True):
-    result.lines[i] = line
-  result.scores[ids] = best.scores[real, 0]
-  result.num_tokens[ids] = np.sum(tokens != PAD, axis=1)
-  for old, new in zip(
-    jax.tree.leaves(result.bound), jax.tree.leaves(own), strict=True
-  ):
-    old[ids] = new[real, 0]
-
-
-def encode_lines(
-  model: nn.Module,
-  tokenizer: Tokenizer,
-  lines: Sequence[str],
-  truncate: bool,
-  side: str = "source",
-) -> list[list[int]]:
-  """Token ids of each line; `side` is what an error calls a line.
-
-  Raises:
-    InputError: for lines longer than the model takes, unless `truncate`.
-  """
-  limit = model.config.transformer.max_length
-  x = tokenizer.encode(lines)
-  long = [i for i, ids in enumerate(x) if len(ids) > limit]
-  if long and not truncate:
-    raise InputError(
-      f"{len(long)} of {len(lines)} {side}s are longer than the model's"
-      f" max_length={limit} tokens, the first in line {long[0] + 1}"
-      f" ({len(x[long[0]])} tokens); shorten them or ask for truncation."
-    )
-  return [ids if len(ids) <= limit else [*ids[: limit - 1], EOS] for ids in x]

@@ -1,7 +1,9 @@
-"""Beam search for autoregressive models, one compiled program per shape."""
+"""Greedy and beam search, one compiled program per shape."""
 
+import dataclasses
 import functools
-from typing import Any
+import re
+from typing import Any, ClassVar
 
 from flax import linen as nn
 from flax import struct
@@ -9,18 +11,23 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from latentnmt.decode.methods import Beam
+from latentnmt.decode.methods import Score
+from latentnmt.errors import InputError
+from latentnmt.inference import variables
 from latentnmt.masks import lengths, take_rows, token_mask
-from latentnmt.models import AutoregressiveTransformer
 from latentnmt.types import (
   EOS,
   PAD,
   Array,
   Hypotheses,
+  Key,
   Mask,
   Params,
   Tokens,
 )
+
+# A number in the name of a method, as "%g" writes it.
+NUMBER = r"(\d+(?:\.\d+)?(?:e-?\d+)?)"
 
 # How many more tokens than its own source a translation may have, whatever
 # the batch: the bound of the length predictor.
@@ -28,6 +35,78 @@ _EXTRA_LENGTH = 30
 _NEVER = -1e9
 # Numbers of which the largest is found before those to select from.
 _PART = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Greedy:
+  """The likeliest next token, each time. Scores: log p(y|x)."""
+
+  examples: ClassVar = ("greedy",)
+
+  def __str__(self):
+    return "greedy"
+
+  @classmethod
+  def parse(cls, name: str) -> "Greedy | None":
+    """Returns `Greedy()` for "greedy"."""
+    return cls() if name == "greedy" else None
+
+  def decode(
+    self,
+    model: nn.Module,
+    params: Params,
+    x: Tokens,
+    score: Score | None,
+    keys: Key,
+  ) -> Hypotheses:
+    """Translates int32[B, S]; see `Method.decode`."""
+    del score, keys
+    return beam_search(model, Beam(1, 0.0), params, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Beam:
+  """Beam search for autoregressive models.
+
+  A sentence is done once `size` hypotheses have ended in EOS. Scores:
+  log p(y|x) / ((5 + length) / 6)^length_penalty (Wu et al. 2016), the length
+  counted with EOS. No hypothesis is longer than its source by more than 30.
+  """
+
+  examples: ClassVar = ("beam4", "beam4-p1")
+  _name: ClassVar = re.compile(rf"beam(\d+)(?:-p{NUMBER})?")
+
+  size: int = 4
+  length_penalty: float = 0.6
+
+  def __post_init__(self):
+    if self.size < 1:
+      raise InputError(f"beam size {self.size} is less than 1.")
+
+  def __str__(self):
+    name = f"beam{self.size}"
+    penalty = self.length_penalty
+    return name if penalty == 0.6 else f"{name}-p{penalty:g}"
+
+  @classmethod
+  def parse(cls, name: str) -> "Beam | None":
+    """Reads `str(beam)` back, None for a name of another method."""
+    if not (match := cls._name.fullmatch(name)):
+      return None
+    size, penalty = match.groups()
+    return cls(int(size), *([float(penalty)] if penalty else []))
+
+  def decode(
+    self,
+    model: nn.Module,
+    params: Params,
+    x: Tokens,
+    score: Score | None,
+    keys: Key,
+  ) -> Hypotheses:
+    """Translates int32[B, S]; see `Method.decode`."""
+    del score, keys
+    return beam_search(model, self, params, x)
 
 
 @struct.dataclass
@@ -55,12 +134,19 @@ class _Beams:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def beam_search(
-  model: AutoregressiveTransformer, method: Beam, params: Params, x: Tokens
+  model: nn.Module, method: Beam, params: Params, x: Tokens
 ) -> Hypotheses:
-  """N hypotheses for each row of int32[B, S]; see `Beam`."""
+  """Finds N hypotheses for each row of int32[B, S]; see `Beam`.
+
+  Args:
+    model: with the methods `start` and `step` of `AutoregressiveTransformer`.
+    method: size and length penalty.
+    params: of the model.
+    x: int32[B, S].
+  """
   size, t_max = method.size, x.shape[1] + _EXTRA_LENGTH
-  apply = functools.partial(model.apply, {"params": params})
-  steps, caches = apply(x, t_max, size, method="start")
+  bind = functools.partial(model.bind, variables(params))
+  context, caches = bind().start(x, t_max, size)
   length = lengths(token_mask(x))
   real, limit = length > 0, length + _EXTRA_LENGTH
 
@@ -72,8 +158,8 @@ def beam_search(
     previous = jnp.where(
       beams.t > 0, beams.alive[:, :, jnp.maximum(beams.t - 1, 0)], PAD
     )
-    logits, caches = apply(
-      previous, beams.t, beams.caches, history, steps, method="step"
+    logits, caches = bind().step(
+      previous, beams.t, beams.caches, history, context
     )
     last = beams.t >= limit - 1
     return _select(beams.replace(caches=caches), logits, last, method)

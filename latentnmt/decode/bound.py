@@ -2,13 +2,15 @@
 
 import functools
 
+from flax import linen as nn
 from flax import struct
 import jax
 
 from latentnmt import distributions
+from latentnmt.errors import InputError
+from latentnmt.inference import variables
 from latentnmt.masks import masked_sum
-from latentnmt.models import LatentTransformer
-from latentnmt.types import Array, InputError, Params, Source, Tokens
+from latentnmt.types import Array, Params, Source, Tokens
 
 
 @struct.dataclass
@@ -50,12 +52,12 @@ class Bound:
 
 @functools.partial(jax.jit, static_argnums=0)
 def own_bound(
-  model: LatentTransformer, params: Params, x: Tokens, tokens: Array
+  model: nn.Module, params: Params, x: Tokens, tokens: Array
 ) -> Bound:
   """The model's own `Bound` of given translations.
 
   Args:
-    model: of the latent family.
+    model: with latents.
     params: its parameters.
     x: int32[B, S].
     tokens: int32[B, N, T], each ending in EOS; rows of padding have 0 nats.
@@ -63,18 +65,18 @@ def own_bound(
   Raises:
     InputError: for a model without latents.
   """
-  if not isinstance(model, LatentTransformer):
+  if model.exact:
     raise InputError(f"{type(model).__name__} has no latents to bound it by.")
-  source = model.apply({"params": params}, x, method="remember")
+  source = model.apply(variables(params), x, method="precompute")
   return bound_given(model, params, source, tokens)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def bound_given(
-  model: LatentTransformer, params: Params, source: Source, tokens: Array
+  model: nn.Module, params: Params, source: Source, tokens: Array
 ) -> Bound:
   """As `own_bound`, of a source that is encoded already."""
-  apply = functools.partial(model.apply, {"params": params})
+  apply = functools.partial(model.apply, variables(params))
 
   def bound(y: Tokens) -> Bound:
     y, mask = apply(y, method="targets")

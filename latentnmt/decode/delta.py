@@ -1,17 +1,22 @@
 """Delta-posterior refinement of one or many candidates a sentence."""
 
-from collections.abc import Callable
 import dataclasses
 import functools
 import math
+import re
+from typing import ClassVar
 
+from flax import linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from latentnmt.decode.beam import NUMBER
 from latentnmt.decode.bound import bound_given
-from latentnmt.decode.methods import Delta
+from latentnmt.decode.methods import Score
+from latentnmt.errors import InputError
+from latentnmt.inference import variables
 from latentnmt.masks import (
   length_mask,
   lengths,
@@ -21,14 +26,11 @@ from latentnmt.masks import (
   token_mask,
   trim,
 )
-from latentnmt.models import AutoregressiveTransformer, LatentTransformer
 from latentnmt.types import (
   EOS,
   PAD,
   Array,
-  Batch,
   Hypotheses,
-  InputError,
   Key,
   Latents,
   Mask,
@@ -38,16 +40,94 @@ from latentnmt.types import (
   Tokens,
 )
 
-# float32[B, N] of source int32[B, S] and candidates int32[B, N, T].
-Score = Callable[[Tokens, Array], Array]
-
 # Target lengths are rounded up to a multiple of this, longer ones to a quarter
 # of the next power of two: few programs, of which none wastes much.
 _LENGTH_STEP = 8
 
 
+@dataclasses.dataclass(frozen=True)
+class Delta:
+  """Refinement with a delta posterior (Shu et al. 2019; Eq. 3 of the paper).
+
+  y = argmax p(y|z, x), then `steps` times z = E q(z|x, y) and y again, and no
+  more once no sentence changes.
+
+  Attributes:
+    steps: refinements at most; 0 decodes where the prior says.
+    lengths: candidates for the length, the likeliest of the predictor.
+    samples: starting points for each length. The first of several is the
+      prior's centre, the others are drawn from the prior.
+    temperature: factor on the base noise of those draws; 0 for the centre.
+    teacher: whether a teacher ranks the candidates, `translate`'s `score`.
+
+  Scores: with several candidates the `Bound.value` of each, comparable across
+  lengths, or what `translate`'s `score` says. With one there is nothing to
+  rank, and the score is log p(y|z, x) + log p(T|x) at the latents z it was
+  read from.
+  """
+
+  examples: ClassVar = ("delta1", "delta4-l5-s3-t0.5", "delta1-l5-teacher")
+  _name: ClassVar = re.compile(
+    rf"delta(\d+)(?:-l(\d+))?(?:-s(\d+))?(?:-t{NUMBER})?(-teacher)?"
+  )
+
+  steps: int = 1
+  lengths: int = 1
+  samples: int = 1
+  temperature: float = 0.0
+  teacher: bool = False
+
+  def __post_init__(self):
+    if self.steps < 0 or self.lengths < 1 or self.samples < 1:
+      raise InputError(f"{self!r}: steps >= 0, lengths and samples >= 1.")
+    if self.samples > 1 and self.temperature == 0:
+      raise InputError(
+        f"{self!r}: several samples at temperature 0 are all the same; set a"
+        " temperature above 0."
+      )
+    if self.teacher and self.candidates == 1:
+      raise InputError(
+        f"{self!r}: a teacher ranks candidates, and this has one; ask for"
+        " several lengths or samples."
+      )
+
+  @property
+  def candidates(self) -> int:
+    """How many a sentence has."""
+    return self.lengths * self.samples
+
+  def __str__(self):
+    name = f"delta{self.steps}"
+    name += f"-l{self.lengths}" if self.lengths > 1 else ""
+    name += f"-s{self.samples}" if self.samples > 1 else ""
+    name += f"-t{self.temperature:g}" if self.temperature else ""
+    return name + ("-teacher" if self.teacher else "")
+
+  @classmethod
+  def parse(cls, name: str) -> "Delta | None":
+    """Reads `str(delta)` back, None for a name of another method."""
+    if not (match := cls._name.fullmatch(name)):
+      return None
+    steps, length_count, samples, temperature, teacher = match.groups()
+    return cls(
+      int(steps), int(length_count or 1), int(samples or 1),
+      float(temperature or 0), bool(teacher),
+    )  # fmt: skip
+
+  def decode(
+    self,
+    model: nn.Module,
+    params: Params,
+    x: Tokens,
+    score: Score | None,
+    keys: Key,
+  ) -> Hypotheses:
+    """Translates int32[B, S]; see `Method.decode`."""
+    return delta(model, self, params, x, score, keys)
+
+
 def delta(
-  model: LatentTransformer,
+  model: nn.Module,
   method: Delta,
   params: Params,
   x: Tokens,
@@ -79,7 +159,7 @@ def _padded_length(longest: int, multiple: int) -> int:
   return round_up(longest, math.lcm(max(_LENGTH_STEP, quarter), multiple))
 
 
-def _check(model: LatentTransformer, method: Delta, score: Score | None):
+def _check(model: nn.Module, method: Delta, score: Score | None):
   if method.lengths > model.most_lengths:
     raise InputError(
       f"{method} asks for {method.lengths} lengths, and the model's predictor"
@@ -92,8 +172,8 @@ def _check(model: LatentTransformer, method: Delta, score: Score | None):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _propose(model, count, params, x) -> tuple[Source, Array, Nats]:
   """The source, its likeliest lengths int32[B, count], and log p of each."""
-  apply = functools.partial(model.apply, {"params": params})
-  source = apply(x, method="remember")
+  apply = functools.partial(model.apply, variables(params))
+  source = apply(x, method="precompute")
   length, log_pl = apply(source, count, method="best_lengths")
   real = jnp.any(source.mask, axis=1)[:, None]
   return source, jnp.where(real, length, 0), jnp.where(real, log_pl, 0.0)
@@ -102,7 +182,7 @@ def _propose(model, count, params, x) -> tuple[Source, Array, Nats]:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _refine(model, method, t_max, params, source, length, log_pl, keys, steps):
   """Candidates int32[B, N, T + 1]; log p(y|z, x) + log p(T|x) of each."""
-  apply = functools.partial(model.apply, {"params": params})
+  apply = functools.partial(model.apply, variables(params))
 
   def decode(z, mask):
     return read(apply, z, mask, source)
@@ -143,8 +223,8 @@ def _start(apply, method, source, t_max, keys, length) -> Latents:
 
   each_row = jax.vmap(draw, in_axes=(0, None, 0, 0))
   each_sample = jax.vmap(each_row, in_axes=(None, 0, None, None))
-  # Taken apart by sentence, a source has nothing to remember for all of them.
-  alone = source.replace(memory=None)
+  # Taken apart by sentence, a source has no cache for all of them.
+  alone = source.replace(cache=None)
   z = each_sample(keys, jnp.arange(method.samples), mask, alone)
   if method.samples == 1:
     return z
@@ -193,19 +273,3 @@ def _rank(tokens: Array, scores: Array) -> Hypotheses:
   return Hypotheses(
     take_rows(tokens, order), jnp.take_along_axis(scores, order, 1)
   )
-
-
-def teacher_score(model: AutoregressiveTransformer, params: Params) -> Score:
-  """A `score` for `translate`: an autoregressive model's log p(y|x)."""
-  return functools.partial(_teacher_score, model, params)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _teacher_score(model, params, x: Tokens, tokens: Array) -> Array:
-  """float32[B, N] of int32[B, N, T], in one teacher-forced pass."""
-
-  def log_prob(y):
-    key = jax.random.key(0)  # drawn from by latent models only
-    return model.apply({"params": params}, Batch(x, y), key).log_py
-
-  return jax.vmap(log_prob, in_axes=1, out_axes=1)(tokens)

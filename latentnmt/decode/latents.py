@@ -2,15 +2,17 @@
 
 import functools
 
+from flax import linen as nn
 from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
 
 from latentnmt.decode.delta import posterior_mean, read
+from latentnmt.errors import InputError
+from latentnmt.inference import variables
 from latentnmt.masks import round_up
-from latentnmt.models import LatentTransformer
-from latentnmt.types import Array, InputError, Key, Params, Tokens
+from latentnmt.types import Array, Key, Params, Tokens
 
 # Draws refined at a time: their logits, [draws, T, V], have to fit.
 _CHUNK = 50
@@ -32,7 +34,7 @@ class LatentDraws:
 
 
 def latent_draws(
-  model: LatentTransformer,
+  model: nn.Module,
   params: Params,
   x: Tokens,
   y: Tokens,
@@ -46,7 +48,7 @@ def latent_draws(
   z = E q(z|x, y'), at the length of `y`.
 
   Args:
-    model: of the latent family.
+    model: with latents.
     params: its parameters.
     x: int32[1, S].
     y: int32[1, T], its reference.
@@ -57,7 +59,7 @@ def latent_draws(
   Raises:
     InputError: for a model without latents, or more than one sentence.
   """
-  if not isinstance(model, LatentTransformer):
+  if model.exact:
     raise InputError(f"{type(model).__name__} has no latents to draw.")
   if len(x) != 1 or len(y) != 1:
     raise InputError(f"{len(x)} sources and {len(y)} targets; give one pair.")
@@ -67,8 +69,8 @@ def latent_draws(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _latent_draws(model, draws, steps, params, x, y, key) -> LatentDraws:
-  apply = functools.partial(model.apply, {"params": params})
-  source = apply(x, method="remember")
+  apply = functools.partial(model.apply, variables(params))
+  source = apply(x, method="precompute")
   y, mask = apply(y, method="targets")
   mean, scale = apply(y, mask, source, method="posterior")
   key_prior, key_posterior = jax.random.split(key)

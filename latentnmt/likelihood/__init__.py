@@ -20,10 +20,11 @@ bound.
   estimators.py   pure functions of the weights
   importance.py   log_likelihood: the weights of a batch
   annealing.py    annealed, simulate: annealed importance sampling
-  lines.py        both, of lines of text
+  corpus.py       both, of lines of text
 """
 
 from latentnmt.likelihood.annealing import annealed, simulate
+from latentnmt.likelihood.corpus import annealed_lines, log_likelihood_lines
 from latentnmt.likelihood.estimators import (
   effective_sample_size,
   elbo,
@@ -40,7 +41,6 @@ from latentnmt.likelihood.importance import (
   default_chunk,
   log_likelihood,
 )
-from latentnmt.likelihood.lines import annealed_lines, log_likelihood_lines
 
 __all__ = [
   "CHUNK_BYTES",

@@ -33,8 +33,9 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from latentnmt.config import AutoregressiveConfig
 from latentnmt.distributions import standard_normal_log_prob
+from latentnmt.errors import InputError
+from latentnmt.inference import variables
 from latentnmt.keys import fold_in_all, normal_each, row_keys
 from latentnmt.likelihood import estimators
 from latentnmt.likelihood.importance import (
@@ -48,7 +49,6 @@ from latentnmt.types import (
   AnnealedEstimate,
   Array,
   Batch,
-  InputError,
   Key,
   Latents,
   Mask,
@@ -103,14 +103,14 @@ def annealed(
   *,
   reverse_from: Latents | None = None,
 ) -> AnnealedEstimate:
-  """Annealed importance sampling of log p(y|x, T) of each sentence.
+  """Estimates log p(y|x) of each sentence by annealed importance sampling.
 
   Costs temperatures x chains x leapfrog gradients of log p(y, z|x), and a
   few chains more.
 
   Args:
-    model: a `LatentTransformer` or a module with its methods.
-    params: its parameters.
+    model: with the contract `models.LatentModel`.
+    params: its parameters, or what `models.for_inference` made of them.
     batch: sentences; a row that is all padding gets 0 everywhere.
     key: one key or typed keys [B], as for `log_likelihood`.
     temperatures: n, steps from the posterior to the joint density.
@@ -124,15 +124,15 @@ def annealed(
     An `AnnealedEstimate` of float32[B].
 
   Raises:
-    InputError: for an autoregressive model, which has no latents; for
+    InputError: for an exact model, which has no latents; for
       `temperatures` below 2, `chains`, `leapfrog` or `chunk` below 1; for
       latents of another shape than the model's; for a bad key.
   """
   rows = len(batch.y)
   keys = row_keys(key, rows)
-  if isinstance(model.config, AutoregressiveConfig):
+  if model.exact:
     raise InputError(
-      "There is nothing to anneal in an autoregressive model; its"
+      f"There is nothing to anneal in {type(model).__name__}; its"
       " log_likelihood is exact."
     )
   if temperatures < 2 or min(chains, leapfrog, chunk or 1) < 1 or chunk == 0:
@@ -162,7 +162,7 @@ def simulate(model, params, batch: Batch, key: Key) -> tuple[Batch, Latents]:
   `annealed` to start from.
 
   Args:
-    model: a `LatentTransformer`.
+    model: with the contract `models.LatentModel`, and `decode`.
     params: its parameters.
     batch: sources, and targets whose lengths are taken.
     key: one key.
@@ -173,14 +173,11 @@ def simulate(model, params, batch: Batch, key: Key) -> tuple[Batch, Latents]:
     never trained, becomes a row of padding.
   """
   key_z, key_y = jax.random.split(key)
-
-  def call(method, *args):
-    return model.apply({"params": params}, *args, method=method)
-
-  source = call("encode", batch.x)
-  _, mask = call("targets", batch.y)
-  z = call("sample", key_z, mask, source)
-  logits = call("decode", z, mask, source)
+  bound = model.bind(variables(params))
+  source = bound.encode(batch.x)
+  _, mask = bound.targets(batch.y)
+  z = bound.sample(key_z, mask, source)
+  logits = bound.decode(z, mask, source)
   y = jax.random.categorical(key_y, logits).astype(jnp.int32)
   whole = jnp.all((y != PAD) | ~mask, axis=1)
   return Batch(batch.x, jnp.where(mask & whole[:, None], y, PAD)), z
@@ -188,13 +185,11 @@ def simulate(model, params, batch: Batch, key: Key) -> tuple[Batch, Latents]:
 
 @functools.partial(jax.jit, static_argnames="model")
 def _posterior(model, params, batch: Batch) -> _Posterior:
-  def call(method, *args):
-    return model.apply({"params": params}, *args, method=method)
-
-  source = call("remember", batch.x)
-  y, mask = call("targets", batch.y)
-  mean, scale = call("posterior", y, mask, source)
-  log_pl = call("log_prob_length", mask, source)
+  bound = model.bind(variables(params))
+  source = bound.precompute(batch.x)
+  y, mask = bound.targets(batch.y)
+  mean, scale = bound.posterior(y, mask, source)
+  log_pl = bound.log_prob_length(mask, source)
   return _Posterior(source, y, mask, mean, scale, log_pl)
 
 
@@ -219,9 +214,8 @@ def _annealed(
   mean, scale = posterior.mean, posterior.scale
 
   def log_weight(e):
-    log_py, log_pz = model.apply(
-      {"params": params}, mean + scale * e, y, mask, source, method="log_joint"
-    )
+    bound = model.bind(variables(params))
+    log_py, log_pz = bound.log_joint(mean + scale * e, y, mask, source)
     log_qz = masked_sum(standard_normal_log_prob(e) - jnp.log(scale), mask)
     return log_py + log_pz - log_qz
 
@@ -253,8 +247,10 @@ def _annealed(
   zero = jnp.zeros_like(log_weights)
   sign = jnp.where(reverse, -1.0, 1.0)
   weights = sign * log_weights, zero, zero
+  given_length = sign * estimators.iwae(*weights)
   estimate = AnnealedEstimate(
-    log_likelihood=sign * estimators.iwae(*weights),
+    log_likelihood=given_length + posterior.log_pl,
+    given_length=given_length,
     ess=estimators.effective_sample_size(*weights),
     standard_error=estimators.standard_error(*weights),
     acceptance=jnp.mean(acceptance, axis=0),

@@ -7,7 +7,8 @@ log p(z_k|x) and log q(z_k|x, y), and gives a figure for each sentence.
 from jax.nn import logsumexp, softmax
 import jax.numpy as jnp
 
-from latentnmt.types import Array, InputError, Nats
+from latentnmt.errors import InputError
+from latentnmt.types import Array, Nats
 
 # The bias of iwae falls off like 1/K at best; of powers of K below this one
 # no limit can be told from K samples.

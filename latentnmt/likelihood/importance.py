@@ -1,17 +1,18 @@
-"""Log-likelihood by importance sampling, exact for autoregressive models."""
+"""Log-likelihood by importance sampling, exact where the model is."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 
-from latentnmt.config import AutoregressiveConfig
 from latentnmt.distributions import normal_log_prob
 from latentnmt.embedding import PART
+from latentnmt.errors import InputError
+from latentnmt.inference import variables
 from latentnmt.keys import fold_in_all, normal_each, row_keys
 from latentnmt.likelihood import estimators
 from latentnmt.masks import lengths, masked_sum, real_mask
-from latentnmt.types import Batch, Estimate, InputError, Key, Mask
+from latentnmt.types import Batch, Estimate, Key, Mask
 
 # What the activations of one chunk of samples may take, in bytes. A device is
 # busy well before it is full, and caches like small chunks.
@@ -26,20 +27,18 @@ def log_likelihood(
   samples: int = 1000,
   chunk: int | None = None,
 ) -> Estimate:
-  """Log-likelihood of each sentence, with what is needed to judge it.
+  """Estimates log p(y|x) of each sentence, with what is needed to judge it.
 
-  For an autoregressive model one teacher-forced pass is exact. Nothing is
-  sampled: `elbo`, `reconstruction`, `lee2020` and each number of `sweep` equal
-  `log_likelihood`, `kl`, `standard_error` and `log_pl` are 0, and `ess` is
-  `samples`, for all weights would be equal.
+  Where the model is exact, one pass is all. Nothing is sampled: `elbo` and each
+  number of `sweep` equal `log_likelihood`, `reconstruction` and `lee2020` equal
+  `given_length`, `kl` and `standard_error` are 0, and `ess` is `samples`, for
+  all weights would be equal.
 
-  For a latent model `log_likelihood` is `iwae` for a given length; add
-  `log_pl` to pay for the length.
+  Elsewhere `log_likelihood` is `iwae`, with log p(T|x) to pay for the length.
 
   Args:
-    model: an `AutoregressiveTransformer`, a `LatentTransformer` or a module
-      with the latter's methods.
-    params: its parameters.
+    model: with the contract `models.Model`; `models.LatentModel` if not exact.
+    params: its parameters, or what `models.for_inference` made of them.
     batch: sentences; a row that is all padding gets 0 everywhere.
     key: one key, of which sentence b gets fold_in(key, b), or typed keys [B],
       one for each sentence. Sample k of a sentence takes its noise from
@@ -58,7 +57,7 @@ def log_likelihood(
   keys = row_keys(key, rows)
   if samples < 1 or (chunk is not None and chunk < 1):
     raise InputError(f"samples={samples}, chunk={chunk} should be 1 or more.")
-  if isinstance(model.config, AutoregressiveConfig):
+  if model.exact:
     return _exact(model, params, batch, samples)
   if chunk is None:
     chunk = default_chunk(model.config, *batch.y.shape, samples)
@@ -75,7 +74,7 @@ def default_chunk(
   are taken all logits are kept, float32[B, T, V].
 
   Args:
-    config: `LatentConfig` of the model.
+    config: of the model.
     rows: B.
     length: T.
     samples: K; the chunks are made of nearly equal size.
@@ -92,18 +91,19 @@ def default_chunk(
 @functools.partial(jax.jit, static_argnames=("model", "samples"))
 def _exact(model, params, batch: Batch, samples: int) -> Estimate:
   key = jax.random.key(0)  # drawn from by latent models only
-  terms = model.apply({"params": params}, batch, key, train=False)
+  terms = model.apply(variables(params), batch, key, train=False)
   zero = jnp.zeros_like(terms.log_py)
   return Estimate(
-    log_likelihood=terms.log_py,
-    elbo=terms.log_py,
-    reconstruction=terms.log_py,
-    lee2020=terms.log_py,
-    sweep=jnp.tile(terms.log_py[:, None], len(estimators.sweep_sizes(samples))),
+    log_likelihood=terms.elbo,
+    given_length=terms.given_length,
+    elbo=terms.elbo,
+    reconstruction=terms.given_length,
+    lee2020=terms.given_length,
+    sweep=jnp.tile(terms.elbo[:, None], len(estimators.sweep_sizes(samples))),
     kl=zero,
     ess=jnp.where(terms.num_positions > 0, float(samples), 0.0),
     standard_error=zero,
-    log_pl=zero,
+    log_pl=terms.log_pl,
     num_tokens=terms.num_tokens,
     num_positions=terms.num_positions,
   )
@@ -113,32 +113,33 @@ def _exact(model, params, batch: Batch, samples: int) -> Estimate:
 def _estimate(
   model, params, batch: Batch, keys: Key, samples: int, chunk: int
 ) -> Estimate:
-  def call(method, *args):
-    return model.apply({"params": params}, *args, method=method)
-
-  source = call("remember", batch.x)
-  y, mask = call("targets", batch.y)
-  mean, scale = call("posterior", y, mask, source)
+  bind = functools.partial(model.bind, variables(params))
+  source = bind().precompute(batch.x)
+  y, mask = bind().targets(batch.y)
+  mean, scale = bind().posterior(y, mask, source)
 
   def draw(k):
     noise = normal_each(fold_in_all(keys, k), mean.shape)
     z = mean + scale * noise
-    log_py, log_pz = call("log_joint", z, y, mask, source)
+    log_py, log_pz = bind().log_joint(z, y, mask, source)
     log_qz = masked_sum(normal_log_prob(z, mean, scale), mask)
     return log_py, log_pz, log_qz
 
   weights = in_chunks(draw, samples, chunk)
   num_positions = lengths(mask).astype(jnp.float32)
+  given_length = estimators.iwae(*weights)
+  log_pl = bind().log_prob_length(mask, source)
   estimate = Estimate(
-    log_likelihood=estimators.iwae(*weights),
-    elbo=estimators.elbo(*weights),
+    log_likelihood=given_length + log_pl,
+    given_length=given_length,
+    elbo=estimators.elbo(*weights) + log_pl,
     reconstruction=estimators.reconstruction(*weights),
     lee2020=estimators.lee2020(*weights, num_positions),
-    sweep=estimators.sweep(*weights),
+    sweep=estimators.sweep(*weights) + log_pl[:, None],
     kl=jnp.mean(weights[2] - weights[1], axis=0),
     ess=estimators.effective_sample_size(*weights),
     standard_error=estimators.standard_error(*weights),
-    log_pl=call("log_prob_length", mask, source),
+    log_pl=log_pl,
     num_tokens=lengths(real_mask(y)).astype(jnp.float32),
     num_positions=num_positions,
   )

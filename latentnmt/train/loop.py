@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import pathlib
 from typing import Any
 
 from flax import linen as nn
@@ -18,16 +17,18 @@ import jax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from latentnmt import checkpoint, sharding
+from latentnmt import sharding
 from latentnmt.checkpoint import Checkpoints, Progress
-from latentnmt.config import ExperimentConfig, LatentConfig, TrainConfig
+from latentnmt.config import ExperimentConfig, TrainConfig
 from latentnmt.data import Batches, PreparedData
-from latentnmt.models import build
+from latentnmt.errors import InputError
+from latentnmt.models import build, starts_from_data
+from latentnmt.runs import RunDirectory
 from latentnmt.train import warm_start as warm
 from latentnmt.train.evaluation import Dev
 from latentnmt.train.recorder import Recorder, summary_writer
 from latentnmt.train.step import Programs, TrainState, init_state
-from latentnmt.types import Batch, InputError
+from latentnmt.types import Batch
 
 # An interruption loses so many seconds at most, and the steps to a log point:
 # saved where metrics are written, a continued run writes the same ones.
@@ -42,7 +43,7 @@ def fit(
   warm_start: str | os.PathLike | None = None,
   progress: Callable[..., tqdm] | None = tqdm,
   tensorboard: bool = False,
-) -> pathlib.Path:
+) -> RunDirectory:
   """Trains a model to the end, from wherever an earlier call was cut off.
 
   Args:
@@ -69,7 +70,7 @@ def fit(
   model, learned = build(config.model), {}
   if warm_start is not None:
     shapes = jax.eval_shape(lambda: init_state(model, train)).params
-    name, learned = warm.read(warm_start, shapes, data.tokenizer)
+    name, learned = warm.read(RunDirectory(warm_start), shapes, data.tokenizer)
     config = dataclasses.replace(config, warm_start=name)
   batches = Batches(
     data.store("train"),
@@ -79,10 +80,12 @@ def fit(
     max_shapes=train.max_shapes,
     edges=train.shapes,
   )
-  _check_rows(batches, mesh)
+  for rows, _, _ in batches.shapes:
+    sharding.check_rows(rows, mesh)
   writer = summary_writer() if tensorboard else None
-  run = checkpoint.create(run, config, data.tokenizer)
-  if checkpoint.finished(run):
+  run = RunDirectory(run)
+  run.create(config, data.tokenizer)
+  if run.finished():
     return run
   silent = progress is None or not sharding.is_main()
   make_bar = functools.partial(tqdm, disable=True) if silent else progress
@@ -94,16 +97,17 @@ def fit(
     start = int(state.step)
     events = None
     if writer and sharding.is_main():
-      events = writer(str(run / "tensorboard"), purge_step=start)
+      events = writer(str(run.tensorboard_path), purge_step=start)
       stack.callback(events.close)
     bar = stack.enter_context(
       make_bar(desc=run.name, total=train.steps, initial=start, unit="step")
     )
     programs = Programs(model, config, mesh, bar.set_postfix_str)
-    initialise = _from_data(model) and "prior" not in learned
+    initialise = starts_from_data(model) and "prior" not in learned
     initialise &= start <= train.kl_start < train.steps
     loop = _Loop(
-      config,
+      train,
+      has_prior=not model.exact,
       batch=lambda step: sharding.put(batches[step], mesh),
       programs=programs,
       initialise=initialise,
@@ -120,8 +124,8 @@ def fit(
     step, past = loop.run(state, past)
   if sharding.is_main():
     reason = "steps" if step == train.steps else "patience"
-    checkpoint.mark_finished(
-      run, reason, step=step, best_step=past.best_step, best_bleu=past.best
+    run.mark_finished(
+      reason, step=step, best_step=past.best_step, best_bleu=past.best
     )
   return run
 
@@ -131,7 +135,8 @@ class _Loop:
   """What training works with, once all is set up.
 
   Attributes:
-    config: of the run.
+    train: configuration of the training.
+    has_prior: whether the model has a prior, which the KL term trains.
     batch: the batch of each step, on the devices.
     programs: take the steps.
     initialise: whether the prior is still to be initialised from data.
@@ -140,7 +145,8 @@ class _Loop:
     checkpoints: of the run.
   """
 
-  config: ExperimentConfig
+  train: TrainConfig
+  has_prior: bool
   batch: Callable[[int], Batch]
   programs: Programs
   initialise: bool
@@ -150,7 +156,7 @@ class _Loop:
 
   def run(self, state: TrainState, past: Progress) -> tuple[int, Progress]:
     """Trains to the end; returns the steps taken and the evaluations."""
-    train, done = self.config.train, int(state.step)
+    train, done = self.train, int(state.step)
     steps = range(done, 0 if self._exhausted(past) else train.steps)
     for batch in _prefetch(self.batch, steps):
       if self.initialise and done == train.kl_start:
@@ -175,10 +181,9 @@ class _Loop:
     """Judges and saves a state."""
     row = self.dev(sharding.local(state.params))
     past = past.after(done, row["bleu"])
-    if isinstance(self.config.model, LatentConfig):
-      # Before the KL term, nothing trains the prior that decoding starts from.
-      if done <= self.config.train.kl_start:
-        past = dataclasses.replace(past, evaluations_since=0)
+    # Before the KL term, nothing trains the prior that decoding starts from.
+    if self.has_prior and done <= self.train.kl_start:
+      past = dataclasses.replace(past, evaluations_since=0)
     self.recorder.dev(row)
     self.checkpoints.save(state, past, row["bleu"])
     return past
@@ -188,13 +193,8 @@ class _Loop:
     return bool(sharding.agree(self.checkpoints.age() > SAVE_AFTER))
 
   def _exhausted(self, past: Progress) -> bool:
-    patience = self.config.train.patience
+    patience = self.train.patience
     return bool(patience) and past.evaluations_since >= patience
-
-
-def _from_data(model: nn.Module) -> bool:
-  """Whether `initialise_prior` does anything to a model."""
-  return getattr(getattr(model, "prior", None), "data_dependent", False)
 
 
 def _initial(model: nn.Module, train: TrainConfig, mesh: Mesh) -> TrainState:
@@ -244,12 +244,3 @@ def _checked(config: ExperimentConfig, data: PreparedData) -> ExperimentConfig:
       " raise it."
     )
   return dataclasses.replace(config, data=data.fingerprint)
-
-
-def _check_rows(batches: Batches, mesh) -> None:
-  for rows, _, _ in batches.shapes:
-    if rows % mesh.size:
-      raise InputError(
-        f"{mesh.size} devices cannot share the {rows} rows of a batch; use a"
-        " number of devices that divides 8."
-      )

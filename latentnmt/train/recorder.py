@@ -1,6 +1,5 @@
 """The numbers of a run: metrics.jsonl, TensorBoard events, progress bar."""
 
-import pathlib
 import sys
 import time
 from typing import Any
@@ -9,10 +8,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from latentnmt import checkpoint, objectives, sharding
+from latentnmt import files, metrics, objectives, sharding
 from latentnmt.config import TrainConfig
+from latentnmt.errors import InputError
+from latentnmt.runs import RunDirectory
 from latentnmt.train.step import Programs
-from latentnmt.types import Array, InputError
+from latentnmt.types import Array
 
 
 class Recorder:
@@ -32,7 +33,7 @@ class Recorder:
 
   def __init__(
     self,
-    run: pathlib.Path,
+    run: RunDirectory,
     train: TrainConfig,
     start: int,
     per_epoch: int,
@@ -40,7 +41,7 @@ class Recorder:
     bar: tqdm,
     events: Any = None,
   ):
-    self._path, self._train = run / "metrics.jsonl", train
+    self._path, self._train = run.metrics_path, train
     self._per_epoch, self._programs = per_epoch, programs
     self._bar, self._events = bar, events
     self._pending, self._step = [], start
@@ -50,9 +51,9 @@ class Recorder:
   def _rewind(self, start: int) -> None:
     """Forgets what was logged after the checkpoint training starts from."""
     if sharding.is_main():
-      rows = checkpoint.read_lines(self._path)
+      rows = files.read_json_lines(self._path)
       kept = [row for row in rows if row["step"] <= start]
-      checkpoint.write_lines(self._path, kept)
+      files.write_json_lines(self._path, kept)
 
   def restart(self) -> None:
     """Starts the clock of the next interval."""
@@ -100,7 +101,7 @@ class Recorder:
     return {
       "epoch": self._step / self._per_epoch,
       "loss": total["loss"] / max(len(good), 1),
-      **objectives.per_token(total),
+      **metrics.terms_per_token(total),
       "learning_rate": float(rows[-1]["learning_rate"]),
       "beta": float(rows[-1]["beta"]),
       "gradient_norm": total["gradient_norm"] / max(len(good), 1),
@@ -127,7 +128,7 @@ class Recorder:
       return
     # JSON has no NaN.
     line = {prefix + k: v if np.isfinite(v) else None for k, v in row.items()}
-    checkpoint.append_line(self._path, {"step": self._step, **line})
+    files.append_json_line(self._path, {"step": self._step, **line})
     if self._events:
       for name, value in row.items():
         tag = f"{prefix.rstrip('_') or 'train'}/{name}"

@@ -19,9 +19,9 @@ from jax.sharding import Mesh
 import numpy as np
 import optax
 
-from latentnmt import checkpoint, objectives, sharding
+from latentnmt import objectives, schedules, sharding
 from latentnmt.config import ExperimentConfig, TrainConfig
-from latentnmt.priors import initialise_prior
+from latentnmt.models import init_params, initialise_prior
 from latentnmt.types import Array, Batch, Key, Params
 
 # Purposes of the random numbers of one step.
@@ -68,7 +68,7 @@ def make_optimizer(train: TrainConfig) -> optax.GradientTransformation:
 def init_state(model: nn.Module, train: TrainConfig) -> TrainState:
   """The state before the first step; a pure function, to be jitted."""
   key = step_key(train.seed, 0, INIT)
-  params = model.init(key, checkpoint.example_batch(), key)["params"]
+  params = init_params(model, key)
   opt_state = make_optimizer(train).init(ravel_pytree(params)[0])
   return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
 
@@ -112,7 +112,7 @@ def make_gradient(
       )
       return objectives.negative_elbo(
         terms,
-        beta=objectives.kl_weight(step, train),
+        beta=schedules.kl_weight(step, train),
         alpha=train.alpha,
         free_nats=train.free_nats,
         label_smoothing=train.label_smoothing,
@@ -136,13 +136,13 @@ def make_update(
   optimizer = make_optimizer(train)
 
   def update(state, gradient):
-    rate = objectives.learning_rate(state.step, train, width)
+    rate = schedules.learning_rate(state.step, train, width)
     vector, unravel = ravel_pytree(gradient)
     direction, opt_state = optimizer.update(vector, state.opt_state)
     change = unravel(-rate * direction)
     params = jax.tree.map(jnp.add, state.params, change)
     return TrainState(state.step + 1, params, opt_state), {
-      "beta": objectives.kl_weight(state.step, train),
+      "beta": schedules.kl_weight(state.step, train),
       "learning_rate": rate,
       "gradient_norm": jnp.linalg.norm(vector),
       "finite": opt_state.last_finite,

@@ -1,21 +1,20 @@
 """Training that starts from what another run has learned."""
 
-import os
-import pathlib
-
 import jax
 
 from latentnmt import checkpoint
+from latentnmt.errors import InputError
+from latentnmt.runs import RunDirectory
 from latentnmt.text import Tokenizer
-from latentnmt.types import InputError, Params
+from latentnmt.types import Params
 
 
 def read(
-  run: str | os.PathLike, params: Params, tokenizer: Tokenizer
+  run: RunDirectory, params: Params, tokenizer: Tokenizer
 ) -> tuple[str, Params]:
-  """What a run's best checkpoint has for `params`, and what to call it.
+  """Returns what to call a run, and what it has for `params`.
 
-  That are the modules of one name whose parameters all have the same shapes:
+  What it has are the modules, at its best checkpoint, of one name whose parameters all have the same shapes:
   of an autoregressive teacher a latent student of its width gets the
   embedding and, if it has as many layers, the encoder and the decoder.
 
@@ -45,7 +44,7 @@ def read(
       f"The run {run} to start from has no module of the same shapes; use a"
       " model of the same width."
     )
-  return f"{pathlib.Path(run).name}, step {step}", found
+  return f"{run.name}, step {step}", found
 
 
 def _shapes(tree: Params):

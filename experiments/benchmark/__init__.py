@@ -1,0 +1,1 @@
+"""How fast: workloads, their rooflines, baselines, suites of them all."""

@@ -1,0 +1,1 @@
+"""The paper: its figures, its claims, recipes at its settings."""

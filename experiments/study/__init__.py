@@ -1,0 +1,1 @@
+"""A study: recipes, their stages, and running those in order."""

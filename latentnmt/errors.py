@@ -1,0 +1,9 @@
+"""The one exception for mistakes of a user; imports nothing."""
+
+
+class InputError(ValueError):
+  """Says that what the user gave cannot be used.
+
+  The message is one line for a person: the file, line or field, what is wrong
+  with it, and the remedy. The binaries print it and exit with status 2.
+  """

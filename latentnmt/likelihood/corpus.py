@@ -1,0 +1,142 @@
+"""Log-likelihood of lines of text, by either estimator."""
+
+from collections.abc import Callable, Iterable, Sequence
+import functools
+
+import jax
+import numpy as np
+
+from latentnmt import data, decode, sharding
+from latentnmt.errors import InputError
+from latentnmt.keys import fold_in_each
+from latentnmt.likelihood.annealing import annealed
+from latentnmt.likelihood.importance import log_likelihood
+from latentnmt.text import Tokenizer
+from latentnmt.types import AnnealedEstimate, Estimate, Key, Params
+
+# What a sentence's score costs, in samples, for each translation it would take.
+_SAMPLES_A_TRANSLATION = 50
+
+
+def log_likelihood_lines(
+  model,
+  params: Params,
+  tokenizer: Tokenizer,
+  sources: Sequence[str],
+  targets: Sequence[str],
+  key: Key,
+  samples: int = 1000,
+  chunk: int | None = None,
+  *,
+  batch_tokens: int = 2048,
+  progress: Callable[[Iterable], Iterable] | None = None,
+  truncate: bool = False,
+) -> Estimate:
+  """`log_likelihood` of n pairs of lines, in the given order.
+
+  Sentence i takes its noise from fold_in(key, i). The rows of a batch are
+  split over this process's devices.
+
+  Args:
+    model: either family.
+    params: its parameters.
+    tokenizer: of the run.
+    sources: n lines.
+    targets: n lines.
+    key: one key.
+    samples: K.
+    chunk: see `log_likelihood`.
+    batch_tokens: rows times the longer side's length of a batch.
+    progress: wraps the list of batches, as tqdm does.
+    truncate: score what is left of lines that are longer than the model
+      takes, rather than refuse them.
+
+  Returns:
+    An `Estimate` of numpy float32[n].
+
+  Raises:
+    InputError: for a line longer than the model takes, no lines, or another
+      number of targets than of sources.
+  """
+  score = functools.partial(log_likelihood, samples=samples, chunk=chunk)
+  batches = _batches(
+    *_encode(model, tokenizer, sources, targets, truncate),
+    batch_tokens,
+    samples,
+  )
+  return _score(score, model, params, batches, key, progress)
+
+
+def annealed_lines(
+  model,
+  params: Params,
+  tokenizer: Tokenizer,
+  sources: Sequence[str],
+  targets: Sequence[str],
+  key: Key,
+  temperatures: int = 100,
+  chains: int = 16,
+  leapfrog: int = 4,
+  chunk: int | None = None,
+  *,
+  batch_tokens: int = 2048,
+  progress: Callable[[Iterable], Iterable] | None = None,
+  truncate: bool = False,
+) -> AnnealedEstimate:
+  """`annealed` of n pairs of lines, in the given order.
+
+  Arguments and errors are those of `annealed` and `log_likelihood_lines`.
+
+  Returns:
+    An `AnnealedEstimate` of numpy float32[n].
+  """
+  score = functools.partial(
+    annealed,
+    temperatures=temperatures,
+    chains=chains,
+    leapfrog=leapfrog,
+    chunk=chunk,
+  )
+  batches = _batches(
+    *_encode(model, tokenizer, sources, targets, truncate),
+    batch_tokens,
+    temperatures * chains * leapfrog,
+  )
+  return _score(score, model, params, batches, key, progress)
+
+
+def _encode(model, tokenizer, sources, targets, truncate: bool):
+  if not sources or len(sources) != len(targets):
+    raise InputError(
+      f"{len(sources)} sources and {len(targets)} targets to score."
+    )
+  return (
+    decode.encode_lines(model, tokenizer, lines, truncate, side)
+    for lines, side in ((sources, "source"), (targets, "target"))
+  )
+
+
+def _batches(x, y, batch_tokens: int, samples: int) -> list:
+  """Every pair once; the more samples, the more shapes are worth their price.
+
+  Each shape is one more program to compile, and padding costs time K times.
+  """
+  shapes = data.few_shapes(len(x) * samples // _SAMPLES_A_TRANSLATION)
+  return data.length_batches(x, y, batch_tokens=batch_tokens, max_shapes=shapes)
+
+
+def _score(score, model, params, batches: list, key, progress):
+  """What score(model, params, batch, keys) gives each of n pairs of ids."""
+  mesh = sharding.mesh(jax.local_devices())
+  params = jax.device_put(params, sharding.replicated(mesh))
+  parts = []
+  for ids, batch in progress(batches) if progress else batches:
+    batch, rows = sharding.put((batch, np.maximum(ids, 0)), mesh)
+    estimate = score(model, params, batch, fold_in_each(key, rows))
+    parts.append((ids, jax.device_get(estimate)))
+  order = np.concatenate([ids for ids, _ in parts])
+  number, first = np.unique(order, return_index=True)
+  first = first[number >= 0]  # an empty row's is -1
+  return jax.tree.map(
+    lambda *values: np.concatenate(values)[first], *(e for _, e in parts)
+  )
