@@ -25,7 +25,7 @@ _policies = ocp.checkpoint_managers
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """What early stopping has to remember.
+  """State of early stopping.
 
   Attributes:
     best: best dev BLEU so far; -1 before the first evaluation.
@@ -38,7 +38,7 @@ class Progress:
   evaluations_since: int = 0
 
   def after(self, step: int, bleu: float) -> "Progress":
-    """With one more evaluation.
+    """Returns the state after one more evaluation.
 
     Of equal ones the last is the best, but only a better one ends the wait.
     """
@@ -90,20 +90,20 @@ class Checkpoints:
     self.close()
 
   def steps(self) -> list[int]:
-    """Steps that have a checkpoint, in order."""
+    """Returns the steps that have a checkpoint, in order."""
     return sorted(self._manager.all_steps())
 
   def latest(self) -> int | None:
-    """The last step that was saved, None before the first."""
+    """Returns the last step that was saved, None before the first."""
     return self._manager.latest_step()
 
   def best(self) -> int | None:
-    """The last step of the highest dev BLEU, None before the first."""
+    """Returns the last step of the highest dev BLEU, None before the first."""
     step = self._manager.best_step()
     return step if step is not None and self._manager.metrics(step) else None
 
   def age(self) -> float:
-    """Seconds since a state was saved last, or since this was made."""
+    """Returns seconds since a state was saved last, or since this was made."""
     return time.monotonic() - self._saved
 
   def save(
@@ -128,7 +128,7 @@ class Checkpoints:
     self._saved = time.monotonic()
 
   def restore(self, state: Any) -> tuple[Any, Progress]:
-    """The latest state that can be read, else the one given.
+    """Returns the latest state that can be read, else the one given.
 
     A newer checkpoint that cannot be read (a disk fault, a full disk) is
     skipped with a warning and removed, since training comes by that step
@@ -185,14 +185,15 @@ class Checkpoints:
 
 @dataclasses.dataclass(frozen=True)
 class _Preserved:
-  """Which checkpoints Orbax preserves: see `Checkpoints`."""
+  """Policy of what Orbax preserves: see `Checkpoints`."""
 
   keep_every: int
 
   def should_preserve(self, checkpoints, *, context) -> list[bool]:
-    """For each of the checkpoints, which come in order of their steps."""
+    """Says of each checkpoint, in order of steps, whether it stays."""
     del context
     judged = [info for info in checkpoints if info.metrics]
+    # Two judged ones: where the latest cannot be read, `restore` takes the other.
     kept = {info.step for info in [*judged[-2:], *checkpoints[-1:]]}
     if judged:
       kept.add(max(judged, key=lambda i: (_bleu(i.metrics), i.step)).step)
@@ -202,7 +203,8 @@ class _Preserved:
 
 
 def _metrics(folder: pathlib.Path) -> dict[int, dict[str, float] | None]:
-  """Metrics of each step saved; None if unreadable or just being removed."""
+  """Returns metrics by step; None if unreadable or just being removed."""
+  # Orbax writes into folders of other names and renames them in the end.
   paths = [path for path in folder.glob("*") if path.name.isdecimal()]
   return {int(path.name): _metrics_of(path) for path in paths}
 
@@ -240,7 +242,7 @@ def _abstract(tree: Any) -> Any:
 def load(
   run: str | os.PathLike, step: int | None = None
 ) -> tuple[nn.Module, Params, Tokenizer]:
-  """Model, parameters and tokenizer of a run, on the first local device.
+  """Loads model, parameters and tokenizer of a run, on one local device.
 
   The run may still be training: nothing there is touched.
 
@@ -271,7 +273,7 @@ def _reason(error: Exception) -> str:
 
 
 def find_step(run: str | os.PathLike, step: int | None = None) -> int:
-  """The step that `load` reads: the one given, else the best.
+  """Returns the step that `load` reads: the one given, else the best.
 
   Raises:
     InputError: as `load`.
@@ -290,7 +292,7 @@ def find_step(run: str | os.PathLike, step: int | None = None) -> int:
 
 
 def steps(run: str | os.PathLike) -> list[int]:
-  """The steps that `load` can read, in order: those with a dev BLEU.
+  """Returns the steps that `load` can read: those with a dev BLEU.
 
   The run may still be training: nothing there is touched, and what is listed
   now may be removed before it is loaded.
@@ -302,7 +304,7 @@ def steps(run: str | os.PathLike) -> list[int]:
 
 
 def _judged(run: str | os.PathLike) -> dict[int, float]:
-  """Dev BLEU of each checkpoint that has one."""
+  """Returns the dev BLEU of each checkpoint that has one."""
   run = RunDirectory(run)
   run.config()
   found = _metrics(run.checkpoints_path)
@@ -310,7 +312,7 @@ def _judged(run: str | os.PathLike) -> dict[int, float]:
 
 
 def _abstract_params(model: nn.Module) -> Params:
-  """Shapes of a model's parameters, to be put on one local device."""
+  """Returns shapes of parameters, to be put on one local device."""
   one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   return jax.tree.map(
     lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=one),

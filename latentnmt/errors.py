@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-  """Says that what the user gave cannot be used.
+  """A mistake of the user: what was given cannot be used.
 
   The message is one line for a person: the file, line or field, what is wrong
   with it, and the remedy. The binaries print it and exit with status 2.

@@ -7,7 +7,7 @@ from latentnmt.types import Array
 
 
 def kl_weight(step: Array | int, config: TrainConfig) -> Array:
-  """Returns beta: 0 up to step `kl_start`, then linear to 1 in `kl_ramp` steps."""
+  """Returns beta: 0 up to step `kl_start`, then linear to 1 in `kl_ramp`."""
   after = jnp.asarray(step, jnp.float32) - config.kl_start
   if config.kl_ramp == 0:
     return jnp.where(after >= 0, 1.0, 0.0)

@@ -43,7 +43,7 @@ class Batch:
 
 @struct.dataclass
 class Source:
-  """What a conditional density may look at.
+  """A source sentence as a conditional density sees it.
 
   Attributes:
     states: float[B, S, D], the encoder's output.
@@ -118,7 +118,7 @@ class Hypotheses:
 
 @struct.dataclass
 class Estimate:
-  """What is known of log p(y|x), in nats per sentence.
+  """Figures of log p(y|x) of B sentences, in nats of each.
 
   Attributes:
     log_likelihood: float32[B], log p(y|x), the length paid for: the one figure
@@ -157,7 +157,7 @@ class Estimate:
 
 @struct.dataclass
 class AnnealedEstimate:
-  """What annealed importance sampling tells of log p(y|x), in nats.
+  """Figures of log p(y|x) by annealed importance sampling, in nats.
 
   Attributes:
     log_likelihood: float32[B], the length paid for: a lower bound in

@@ -40,7 +40,7 @@ class Coupling(nn.Module):
     hidden: width of the layer's feed-forward part.
     heads: attention heads; fewer where the half is too narrow for them.
     affine: whether there is a scale; without one, volume is preserved.
-    matmul_dtype: what the layer's linear maps multiply, as in `TransformerConfig`.
+    matmul_dtype: of the layer's linear maps, as in `TransformerConfig`.
 
   Raises:
     InputError: for `channels` that is no multiple of 4, or another `split`.

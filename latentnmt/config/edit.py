@@ -66,7 +66,7 @@ def _replace(config, values: dict[tuple[str, ...], Any]):
 
 
 def _value(config, path: tuple[str, ...], text: str, whole: str):
-  """What `text` says the field at `path` should be."""
+  """Returns the value that `text` gives to the field at `path`."""
   name, *rest = path
   valid = field_names(config)
   if name not in valid:
@@ -89,24 +89,26 @@ def _parse(text: str, hint, whole: str):
     value = text
   if hint is float and type(value) is int:
     value = float(value)
+  # A field of text takes "3" as it stands.
   if hint is str:
     value = text
   elif isinstance(hint, types.UnionType) or dataclasses.is_dataclass(hint):
     raise InputError(f"{whole!r} is a group of fields; set those one by one.")
+  # Exact types: True is an int to `isinstance`, and no number of layers.
   if type(value) is not (typing.get_origin(hint) or hint):
     raise InputError(f"{whole}={text} should be of type {hint.__name__}.")
   return value
 
 
 def field_names(config) -> list[str]:
-  """Names of a dataclass's fields, in order; empty for anything else."""
+  """Returns the names of a dataclass's fields; none for anything else."""
   if not dataclasses.is_dataclass(config):
     return []
   return [field.name for field in dataclasses.fields(config)]
 
 
 def to_dict(config) -> Any:
-  """Nested dict of a configuration, each with its class name under "type"."""
+  """Returns nested dicts, each with its class name under "type"."""
   if isinstance(config, (tuple, list)):
     return [to_dict(item) for item in config]
   if not dataclasses.is_dataclass(config):
@@ -118,7 +120,7 @@ def to_dict(config) -> Any:
 
 
 def from_dict(tree) -> Any:
-  """Inverse of `to_dict`.
+  """Returns the configuration that `to_dict` wrote, also in older versions.
 
   Raises:
     InputError: for a class or field that this version does not have.

@@ -8,7 +8,7 @@ from latentnmt.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
-  """What every stack of layers in a model shares.
+  """Sizes and settings that every stack of layers in a model shares.
 
   Attributes:
     vocab_size: V, rows of the one embedding that source, target and softmax
@@ -222,7 +222,7 @@ class LatentConfig:
 
   @property
   def family(self) -> str:
-    """What models are grouped by in a report: that of the prior."""
+    """Group of the model in a report: that of the prior."""
     return self.prior.family
 
 

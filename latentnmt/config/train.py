@@ -9,7 +9,7 @@ from latentnmt.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """How a model is trained.
+  """Settings of a training.
 
   Attributes:
     steps: optimiser steps at most.

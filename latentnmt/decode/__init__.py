@@ -6,7 +6,7 @@ reads it back. `translate` compiles one program per shape. The source is encoded
 once, and its cross-attention keys and values are computed once per sentence
 whatever the beam, the number of candidates or of refinements.
 
-  methods.py   the contract of a method
+  methods.py   the contract of a method; parse.py reads its name
   beam.py      Greedy, Beam: for models that decode from left to right
   delta.py     Delta: for latent models
   bound.py     what a latent model says of given translations
@@ -15,9 +15,6 @@ whatever the beam, the number of candidates or of refinements.
   corpus.py    translate, of a batch, of lines of text, on all local devices
 """
 
-import functools
-
-from latentnmt.decode import methods
 from latentnmt.decode.beam import Beam, Greedy
 from latentnmt.decode.bound import Bound, own_bound
 from latentnmt.decode.corpus import (
@@ -31,25 +28,8 @@ from latentnmt.decode.corpus import (
 from latentnmt.decode.delta import Delta
 from latentnmt.decode.latents import LatentDraws, latent_draws
 from latentnmt.decode.methods import Method, Score
+from latentnmt.decode.parse import METHODS, parse_method
 from latentnmt.decode.rank import teacher_score
-
-METHODS = Greedy, Beam, Delta
-
-
-def parse_method(
-  name: str, among: tuple[type[Method], ...] = METHODS
-) -> Method:
-  """Reads `str(method)` back.
-
-  Args:
-    name: of the method.
-    among: classes that it may be of, for example `model.methods`.
-
-  Raises:
-    InputError: for a name of none of these.
-  """
-  return methods.parse_method(name, among)
-
 
 __all__ = [
   "METHODS",

@@ -11,7 +11,6 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from latentnmt.decode.methods import Score
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
 from latentnmt.masks import lengths, take_rows, token_mask
@@ -20,7 +19,6 @@ from latentnmt.types import (
   PAD,
   Array,
   Hypotheses,
-  Key,
   Mask,
   Params,
   Tokens,
@@ -39,7 +37,7 @@ _PART = 128
 
 @dataclasses.dataclass(frozen=True)
 class Greedy:
-  """The likeliest next token, each time. Scores: log p(y|x)."""
+  """Takes the likeliest next token, each time. Scores: log p(y|x)."""
 
   examples: ClassVar = ("greedy",)
 
@@ -51,14 +49,7 @@ class Greedy:
     """Returns `Greedy()` for "greedy"."""
     return cls() if name == "greedy" else None
 
-  def decode(
-    self,
-    model: nn.Module,
-    params: Params,
-    x: Tokens,
-    score: Score | None,
-    keys: Key,
-  ) -> Hypotheses:
+  def decode(self, model, params, x, score, keys) -> Hypotheses:
     """Translates int32[B, S]; see `Method.decode`."""
     del score, keys
     return beam_search(model, Beam(1, 0.0), params, x)
@@ -96,14 +87,7 @@ class Beam:
     size, penalty = match.groups()
     return cls(int(size), *([float(penalty)] if penalty else []))
 
-  def decode(
-    self,
-    model: nn.Module,
-    params: Params,
-    x: Tokens,
-    score: Score | None,
-    keys: Key,
-  ) -> Hypotheses:
+  def decode(self, model, params, x, score, keys) -> Hypotheses:
     """Translates int32[B, S]; see `Method.decode`."""
     del score, keys
     return beam_search(model, self, params, x)
@@ -147,6 +131,9 @@ def beam_search(
   size, t_max = method.size, x.shape[1] + _EXTRA_LENGTH
   bind = functools.partial(model.bind, variables(params))
   context, caches = bind().start(x, t_max, size)
+  # A module is bound anew wherever JAX traces anew: inside the loop its
+  # parameters are constants of the loop.
+  # A limit of each sentence's own, so that its batch does not matter.
   length = lengths(token_mask(x))
   real, limit = length > 0, length + _EXTRA_LENGTH
 
@@ -155,6 +142,7 @@ def beam_search(
 
   def grow(beams: _Beams) -> _Beams:
     history = _history(beams.slots, beams.t)
+    # There is no begin-of-sentence token: a decoder starts from padding.
     previous = jnp.where(
       beams.t > 0, beams.alive[:, :, jnp.maximum(beams.t - 1, 0)], PAD
     )
@@ -165,6 +153,7 @@ def beam_search(
     return _select(beams.replace(caches=caches), logits, last, method)
 
   beams = lax.while_loop(more, grow, _first(x.shape[0], size, t_max, caches))
+  # A beam that found fewer than N endings says so by scores of -inf.
   tokens = jnp.where(real[:, None, None], beams.ended, PAD)
   scores = jnp.where(beams.score > _NEVER, beams.score, -jnp.inf)
   return Hypotheses(tokens, jnp.where(real[:, None], scores, 0.0))
@@ -186,15 +175,16 @@ def _first(batch: int, size: int, t_max: int, caches) -> _Beams:
 
 
 def _done(score: Array) -> Array:
-  """bool[B]: as many hypotheses have ended as the beam is wide."""
+  """Returns bool[B]: as many hypotheses have ended as the beam is wide."""
   return jnp.all(score > _NEVER, axis=1)
 
 
 def _history(slots: Array, t: Array) -> Mask:
-  """bool[B, N, T, N]: cache slots of each hypothesis, its own at step t."""
+  """Returns the cache slots that make up each hypothesis, bool[B, N, T, N]."""
   size, t_max = slots.shape[1:]
   steps = jnp.arange(t_max)
   own = jnp.arange(size)[None, :, None]
+  # What a hypothesis reads at step t is what it is about to write there.
   slots = jnp.where(steps[None, None, :] == t, own, slots)
   taken = slots[..., None] == jnp.arange(size)[None, None, None, :]
   return taken & (steps <= t)[None, None, :, None]
@@ -220,6 +210,7 @@ def _select(beams: _Beams, logits: Array, last: Array, method: Beam) -> _Beams:
   score, kept = lax.top_k(all_scores, size)
   ended = take_rows(jnp.concatenate([beams.ended, grown], axis=1), kept)
 
+  # Those that ended are below all that grow, even those that must not.
   log_prob, kept = lax.top_k(jnp.where(ends, 2 * _NEVER, best), size)
   return beams.replace(
     t=t + 1,
@@ -234,7 +225,7 @@ def _select(beams: _Beams, logits: Array, last: Array, method: Beam) -> _Beams:
 def _successors(
   log_prob: Array, logits: Array, last: Array, count: int
 ) -> tuple[Array, Array, Array]:
-  """The likeliest successors of N hypotheses.
+  """Returns the likeliest successors of N hypotheses.
 
   Never PAD, and EOS alone where `last` is true.
 
@@ -255,6 +246,8 @@ def _successors(
   only_eos = jnp.where(first, logits[..., EOS, None], 2 * _NEVER)
   values = jnp.where(last, only_eos, values)
   tokens = jnp.where(last & first, EOS, tokens)
+  # The normaliser is the same for all tokens of a hypothesis: it is taken off
+  # the few that were selected rather than off all V.
   values += (log_prob - nn.logsumexp(logits, axis=-1))[..., None]
   parents = jnp.broadcast_to(
     jnp.arange(logits.shape[1])[None, :, None], tokens.shape
@@ -269,7 +262,7 @@ def _successors(
 
 
 def top(values: Array, count: int) -> tuple[Array, Array]:
-  """`lax.top_k` of float32[B, N, V], by way of the largest of each part.
+  """Computes `lax.top_k` of float32[B, N, V] by way of parts' largest.
 
   Selection from V numbers takes a CPU longer than to look at them all: the
   `count` largest are in the `count` parts with the largest maxima.

@@ -54,7 +54,7 @@ class Bound:
 def own_bound(
   model: nn.Module, params: Params, x: Tokens, tokens: Array
 ) -> Bound:
-  """The model's own `Bound` of given translations.
+  """Returns the model's own `Bound` of given translations.
 
   Args:
     model: with latents.
@@ -75,11 +75,12 @@ def own_bound(
 def bound_given(
   model: nn.Module, params: Params, source: Source, tokens: Array
 ) -> Bound:
-  """As `own_bound`, of a source that is encoded already."""
+  """Computes `own_bound` of a source that is encoded already."""
   apply = functools.partial(model.apply, variables(params))
 
   def bound(y: Tokens) -> Bound:
     y, mask = apply(y, method="targets")
+    # At the mean rather than at a sample: a rank should not be drawn by lot.
     mean, scale = apply(y, mask, source, method="posterior")
     log_py, log_pz = apply(mean, y, mask, source, method="log_joint")
     log_qz = distributions.normal_log_prob(mean, mean, scale)

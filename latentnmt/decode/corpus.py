@@ -93,7 +93,7 @@ def translate_lines(
   progress: Callable[[Iterable], Iterable] | None = None,
   truncate: bool = False,
 ) -> list[str]:
-  """The best translation of each line, detokenised, in the given order.
+  """Translates lines of text, in the given order.
 
   Args:
     model: of any family.
@@ -131,7 +131,7 @@ def translate_corpus(
   truncate: bool = False,
   bound: bool = False,
 ) -> Translations:
-  """As `translate_lines`, with what is known of the translations.
+  """Translates lines of text, and tells what is known of the translations.
 
   Args:
     model: of any family.
@@ -150,6 +150,7 @@ def translate_corpus(
     InputError: for a source longer than the model takes.
   """
   x = encode_lines(model, tokenizer, lines, truncate)
+  # A blank line is EOS alone; its translation is blank, too.
   number = np.array([i for i, ids in enumerate(x) if ids != [EOS]], int)
   batches = data.length_batches(
     [x[i] for i in number],
@@ -201,6 +202,7 @@ def translate_batches(
   replicated = sharding.replicated(mesh)
   params = jax.device_put(params, replicated)
   key = jax.random.key(0) if key is None else key
+  # What is computed together has to lie on the same devices.
   if isinstance(score, TeacherScore):
     score = score.on(replicated)
 
@@ -209,6 +211,7 @@ def translate_batches(
       tokens, rows = sharding.put((tokens, np.maximum(ids, 0)), mesh)
       keys = fold_in_each(key, rows)
       hypotheses = translate(model, params, tokens, method, score, keys)
+      # The others are not worth their way to the host.
       best = jax.tree.map(lambda leaf: leaf[:, :1], hypotheses)
       own = own_bound(model, params, tokens, best.tokens) if bound else None
       yield ids, best, own
@@ -223,7 +226,9 @@ def _no_translations(size: int, bound: bool) -> Translations:
 
 
 def _fetched(results: Iterable) -> Iterator:
-  """Each result on the host, fetched only once the next is under way."""
+  """Yields each result on the host, fetched once the next is under way."""
+  # JAX computes while Python goes on: with one result always under way the
+  # device never waits for detokenisation.
   pending = None
   for result in results:
     if pending is not None:
@@ -234,7 +239,7 @@ def _fetched(results: Iterable) -> Iterator:
 
 
 def _put(result: Translations, tokenizer, ids, best: Hypotheses, own):
-  """Writes what rows `ids`, -1 for none, have become; arrays of [B, 1]."""
+  """Writes the translations of rows `ids`, -1 for none; arrays of [B, 1]."""
   real = ids >= 0
   ids, tokens = ids[real], best.tokens[real, 0]
   for i, line in zip(ids, tokenizer.decode(tokens), strict=True):
@@ -254,7 +259,7 @@ def encode_lines(
   truncate: bool,
   side: str = "source",
 ) -> list[list[int]]:
-  """Token ids of each line; `side` is what an error calls a line.
+  """Returns token ids of each line; `side` is what an error calls a line.
 
   Raises:
     InputError: for lines longer than the model takes, unless `truncate`.

@@ -93,7 +93,7 @@ class Delta:
 
   @property
   def candidates(self) -> int:
-    """How many a sentence has."""
+    """Number of candidates of a sentence."""
     return self.lengths * self.samples
 
   def __str__(self):
@@ -114,14 +114,7 @@ class Delta:
       float(temperature or 0), bool(teacher),
     )  # fmt: skip
 
-  def decode(
-    self,
-    model: nn.Module,
-    params: Params,
-    x: Tokens,
-    score: Score | None,
-    keys: Key,
-  ) -> Hypotheses:
+  def decode(self, model, params, x, score, keys) -> Hypotheses:
     """Translates int32[B, S]; see `Method.decode`."""
     return delta(model, self, params, x, score, keys)
 
@@ -134,7 +127,7 @@ def delta(
   score: Score | None,
   keys: Key,
 ) -> Hypotheses:
-  """`lengths` times `samples` candidates for int32[B, S]; see `Delta`."""
+  """Refines and ranks all candidates of int32[B, S]; see `Delta`."""
   _check(model, method, score)
   source, length, log_pl = _propose(model, method.lengths, params, x)
   # The one place where the host looks: how long the longest candidate is. Not
@@ -154,7 +147,7 @@ def delta(
 
 
 def _padded_length(longest: int, multiple: int) -> int:
-  """8, 16, 24, 32, 48, 64, 96 ... such that `multiple` divides it."""
+  """Rounds up to 8, 16, 24, 32, 48, 64, 96 ..., and to `multiple`."""
   quarter = 1 << max((longest - 1).bit_length() - 2, 0)
   return round_up(longest, math.lcm(max(_LENGTH_STEP, quarter), multiple))
 
@@ -171,7 +164,7 @@ def _check(model: nn.Module, method: Delta, score: Score | None):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _propose(model, count, params, x) -> tuple[Source, Array, Nats]:
-  """The source, its likeliest lengths int32[B, count], and log p of each."""
+  """Returns the source, its likeliest lengths int32[B, count], and log p."""
   apply = functools.partial(model.apply, variables(params))
   source = apply(x, method="precompute")
   length, log_pl = apply(source, count, method="best_lengths")
@@ -181,7 +174,7 @@ def _propose(model, count, params, x) -> tuple[Source, Array, Nats]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _refine(model, method, t_max, params, source, length, log_pl, keys, steps):
-  """Candidates int32[B, N, T + 1]; log p(y|z, x) + log p(T|x) of each."""
+  """Returns candidates int32[B, N, T + 1], and log p(y|z, x) + log p(T|x)."""
   apply = functools.partial(model.apply, variables(params))
 
   def decode(z, mask):
@@ -199,19 +192,23 @@ def _refine(model, method, t_max, params, source, length, log_pl, keys, steps):
     new, log_py = jax.vmap(decode)(jax.vmap(mean)(y, mask), mask)
     return step + 1, new, log_py, jnp.any(new != y)
 
+  # Candidates come first in every array: `vmap` over them leaves keys and
+  # values of the source one copy for all.
   lengths_ = jnp.repeat(length.T, method.samples, axis=0)  # [N, B]
   mask = jax.vmap(lambda n: length_mask(n, t_max))(lengths_)
   start = functools.partial(_start, apply, method, source, t_max, keys)
   z = jax.vmap(start)(length.T)  # [lengths, samples, B, T, C]
   z = z.reshape(-1, *z.shape[2:])
   y, log_py = jax.vmap(decode)(z, mask)
+  # A fixed point of the whole batch ends the loop: what no longer changes
+  # would only be computed again.
   _, y, log_py, _ = lax.while_loop(more, refine, (0, y, log_py, True))
   scores = log_py.T + jnp.repeat(log_pl, method.samples, axis=1)
   return jax.vmap(_end)(y).swapaxes(0, 1), scores
 
 
 def _start(apply, method, source, t_max, keys, length) -> Latents:
-  """Float[samples, B, T, C] for the lengths int32[B]."""
+  """Returns starting latents float[samples, B, T, C] of lengths int32[B]."""
   mask = length_mask(length, t_max)
   if method.temperature == 0:
     return apply(mask, source, method="center")[None]
@@ -228,11 +225,14 @@ def _start(apply, method, source, t_max, keys, length) -> Latents:
   z = each_sample(keys, jnp.arange(method.samples), mask, alone)
   if method.samples == 1:
     return z
+  # One candidate of each length is the one without sampling.
   return z.at[0].set(apply(mask, source, method="center"))
 
 
 def read(apply, z: Latents, mask: Mask, source: Source) -> tuple[Tokens, Nats]:
-  """The argmax over y of p(y|z, x), never PAD, and its log-probability.
+  """Returns the argmax over y of p(y|z, x), and its log-probability.
+
+  The argmax is never PAD where the mask is true.
 
   Args:
     apply: the model's, with its parameters.
@@ -245,13 +245,13 @@ def read(apply, z: Latents, mask: Mask, source: Source) -> tuple[Tokens, Nats]:
 
 
 def posterior_mean(apply, y: Tokens, mask: Mask, source: Source) -> Latents:
-  """The delta posterior, E q(z|x, y): float32[B, T, C]; see `read`."""
+  """Returns the delta posterior, E q(z|x, y): float32[B, T, C]."""
   mean, _ = apply(y, mask, source, method="posterior")
   return mean
 
 
 def _end(y: Tokens) -> Tokens:
-  """int32[B, T + 1]: an EOS after the last token of rows without one."""
+  """Returns int32[B, T + 1], each row with an EOS after its last token."""
   y = jnp.pad(y, ((0, 0), (0, 1)))
   length = lengths(token_mask(y))[:, None]
   here = (jnp.arange(y.shape[1])[None] == length) & (length > 0)
@@ -260,7 +260,8 @@ def _end(y: Tokens) -> Tokens:
 
 @jax.jit
 def _rank(tokens: Array, scores: Array) -> Hypotheses:
-  """Best first; a later copy of a translation goes last, at -inf."""
+  """Sorts best first; a later copy of a translation goes last, at -inf."""
+  # Twice sorted: copies can be told only once the better one is known.
   order = jnp.argsort(-scores, axis=1)
   tokens, scores = (
     take_rows(tokens, order),

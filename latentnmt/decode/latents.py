@@ -42,7 +42,7 @@ def latent_draws(
   draws: int = 1000,
   steps: int = 1,
 ) -> LatentDraws:
-  """Draws of the prior, of the posterior, and of the delta posterior.
+  """Draws from the prior, the posterior and the delta posterior.
 
   The last is the prior's draw z after `steps` times y' = argmax p(y|z, x),
   z = E q(z|x, y'), at the length of `y`.

@@ -1,11 +1,10 @@
-"""The contract of decoding methods, and their names."""
+"""The contract of decoding methods."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 from flax import linen as nn
 
-from latentnmt.errors import InputError
 from latentnmt.types import Array, Hypotheses, Key, Params, Tokens
 
 # float32[B, N] of source int32[B, S] and candidates int32[B, N, T].
@@ -41,22 +40,3 @@ class Method(Protocol):
 
     `keys` are typed keys [B], one for each sentence.
     """
-
-
-def parse_method(name: str, methods: Sequence[type[Method]]) -> Method:
-  """Reads `str(method)` back.
-
-  Args:
-    name: of the method.
-    methods: classes that it may be of, for example `model.methods`.
-
-  Raises:
-    InputError: for a name of none of these.
-  """
-  for cls in methods:
-    if (found := cls.parse(name)) is not None:
-      return found
-  examples = ", ".join(example for cls in methods for example in cls.examples)
-  raise InputError(
-    f"Unknown decoding method {name!r}; valid are for example {examples}."
-  )

@@ -24,7 +24,7 @@ class TeacherScore:
   params: Params
 
   def __call__(self, x: Tokens, tokens: Array) -> Array:
-    """float32[B, N] of int32[B, S] and int32[B, N, T], nats per sentence."""
+    """Scores int32[B, N, T], given int32[B, S]; returns float32[B, N] nats."""
     return _log_probs(self.model, self.params, x, tokens)
 
   def on(self, sharding: Sharding) -> "TeacherScore":
@@ -40,7 +40,7 @@ def teacher_score(model: nn.Module, params: Params) -> TeacherScore:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _log_probs(model, params, x: Tokens, tokens: Array) -> Array:
-  """As `TeacherScore.__call__`, in one teacher-forced pass."""
+  """Scores all candidates in one teacher-forced pass."""
 
   def log_prob(y):
     key = jax.random.key(0)  # drawn from by latent models only

@@ -67,7 +67,7 @@ def log_likelihood(
 def default_chunk(
   config, rows: int, length: int, samples: int, layers: int = 1
 ) -> int:
-  """Samples computed at a time such that they fit into `CHUNK_BYTES`.
+  """Returns how many samples at a time fit into `CHUNK_BYTES`.
 
   A sample's largest arrays are the logits of a part of the vocabulary and two
   of the softmax; beside them stand some of the decoder's width. Where gradients
@@ -81,10 +81,12 @@ def default_chunk(
     layers: whose activations are kept at once; many where gradients are taken.
   """
   sizes = config.transformer
+  # Numbers that a position of one sample keeps at once, about.
   features = 3 * min(sizes.vocab_size, PART)
   features += sizes.vocab_size if layers > 1 else 0
   features += layers * (2 * sizes.hidden + 8 * sizes.width)
   most = max(1, CHUNK_BYTES // (4 * rows * length * features))
+  # Chunks of nearly equal size, as the last one is filled up.
   return -(-samples // -(-samples // most))
 
 
@@ -114,6 +116,7 @@ def _estimate(
   model, params, batch: Batch, keys: Key, samples: int, chunk: int
 ) -> Estimate:
   bind = functools.partial(model.bind, variables(params))
+  # Bound anew inside `draw`, which is traced under a map of its own.
   source = bind().precompute(batch.x)
   y, mask = bind().targets(batch.y)
   mean, scale = bind().posterior(y, mask, source)
@@ -147,7 +150,7 @@ def _estimate(
 
 
 def zero_empty(estimate, mask: Mask):
-  """A struct of float32[B, ...] with zeros for rows that are all padding."""
+  """Returns a struct of float32[B, ...] with zeros for rows of padding."""
   return jax.tree.map(
     lambda v: jnp.where(
       jnp.any(mask, axis=1)[(...,) + (None,) * (v.ndim - 1)], v, 0.0
@@ -157,7 +160,7 @@ def zero_empty(estimate, mask: Mask):
 
 
 def in_chunks(draw, samples: int, chunk: int):
-  """Arrays [K, B] of draw(k), k < samples, computed `chunk` at a time.
+  """Returns arrays [K, B] of draw(k), computed `chunk` at a time.
 
   Three numbers per sentence and sample are so few that all are kept: the
   estimators then see exactly the same arrays whatever the chunk. The last

@@ -49,6 +49,7 @@ class AutoregressiveTransformer(nn.Module):
     states = self.decoder(x, mask, self.decoder.precompute(source))
     log_py, uniform = self.embedding.log_probs(states, batch.y)
     count = lengths(mask).astype(jnp.float32)
+    # No latents, and EOS pays for the length: the bound is the likelihood.
     zero = jnp.zeros_like(count)
     return Terms(
       log_py=masked_sum(log_py, mask),
@@ -93,6 +94,7 @@ class AutoregressiveTransformer(nn.Module):
     Returns:
       float32[B, N, V] and the caches with position t in them.
     """
+    # One position at a time needs that position's signal alone.
     x = self.embedding(tokens)
     signal = sinusoids(history.shape[2], x.shape[-1]).astype(x.dtype)
     x += jax.lax.dynamic_index_in_dim(signal, t)[None]

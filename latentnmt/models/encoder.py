@@ -10,7 +10,7 @@ from latentnmt.types import Source, Tokens
 
 
 class Encoder(nn.Module):
-  """Source tokens to `Source`."""
+  """An encoder of source tokens."""
 
   config: cfg.TransformerConfig
   num_layers: int
@@ -19,6 +19,6 @@ class Encoder(nn.Module):
     self.stack = EncoderStack(self.config, self.num_layers)
 
   def __call__(self, embedding: Embedding, x: Tokens) -> Source:
-    """Encodes int32[B, S]."""
+    """Encodes int32[B, S], each position seeing the whole sentence."""
     mask = token_mask(x)
     return Source(self.stack(add_positions(embedding(x)), mask), mask)

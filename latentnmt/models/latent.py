@@ -68,6 +68,7 @@ class LatentTransformer(nn.Module):
 
   def __post_init__(self):
     if self.prior is None:
+      # Linen modules are frozen once they are made, and this one is not yet.
       object.__setattr__(self, "prior", build_prior(self.config))
     super().__post_init__()
     self._check()
@@ -93,7 +94,7 @@ class LatentTransformer(nn.Module):
 
   @property
   def most_lengths(self) -> int:
-    """How many target lengths `best_lengths` can tell apart."""
+    """Number of target lengths that `best_lengths` can tell apart."""
     classes = 2 * self.config.max_length_difference + 1
     return classes // self.length_multiple
 
@@ -108,17 +109,25 @@ class LatentTransformer(nn.Module):
       self.length_multiple,
       c.length_gradient,
     )
+    # A posterior that saw every word would copy them into the latents, and
+    # leave the source to nobody.
     self.word_dropout = Dropout(c.posterior_word_dropout, shared=(-1,))
     self.posterior_stack = DecoderStack(transformer, c.posterior_layers)
     self.posterior_out = WeightNormDense(
       2 * c.channels, functools.partial(_mean_gain, c.posterior_gain)
     )
     self.decoder = DecoderStack(transformer, c.decoder_layers)
+    # Only where it is needed: a module that is made has parameters.
     if c.channels != transformer.width:
       self.from_latents = nn.Dense(transformer.width, dtype=transformer.dtype)
 
   def __call__(self, batch: Batch, key: Key, train: bool = False) -> Terms:
-    """Terms at one posterior sample drawn with `key`, nats per sentence.
+    """Returns the terms at one posterior sample, nats per sentence.
+
+    Args:
+      batch: B sentence pairs.
+      key: of the sample.
+      train: whether this is for a gradient.
 
     Raises:
       ValueError: for a "dropout" rng without `train`.
@@ -135,6 +144,7 @@ class LatentTransformer(nn.Module):
     seen = mask & (not self.is_initializing())
     log_pz = self.prior.log_prob(z, seen, source)
     log_qz = masked_sum(distributions.normal_log_prob(z, mean, scale), mask)
+    # A closed form has less noise than one sample of the same quantity.
     if hasattr(self.prior, "kl"):
       kl = self.prior.kl(mean, scale, mask, source)
     else:
@@ -148,6 +158,7 @@ class LatentTransformer(nn.Module):
       kl_standard=masked_sum(
         distributions.kl_standard_normal(mean, scale), mask
       ),
+      # The tails are a constant factor that nothing learns from.
       log_pl=self.log_prob_length(mask, source, tails=not train),
       num_tokens=lengths(real_mask(y)).astype(jnp.float32),
       num_positions=lengths(mask).astype(jnp.float32),
@@ -172,20 +183,20 @@ class LatentTransformer(nn.Module):
     return source.replace(cache=cache)
 
   def _for(self, part: str, source: Source) -> Source:
-    """The source for one part, with its own cache where there is any."""
+    """Returns the source with the cache of one part, if it has any."""
     if source.cache is None:
       return source
     return source.replace(cache=source.cache[part])
 
   def targets(self, y: Tokens) -> tuple[Tokens, Mask]:
-    """Targets with EOS appended to the length multiple, and their mask."""
+    """Appends EOS up to the length multiple; returns the mask, too."""
     y = append_eos(y, self.length_multiple)
     return y, token_mask(y)
 
   def posterior(
     self, y: Tokens, mask: Mask, source: Source
   ) -> tuple[Latents, Latents]:
-    """Mean and standard deviation of q(z|x, y), two float32[B, T, C]."""
+    """Returns mean and standard deviation of q(z|x, y), float32[B, T, C]."""
     x = add_positions(self.word_dropout(self.embedding(y)))
     cache = cache_of(self.posterior_stack, self._for("posterior", source))
     states = self.posterior_stack(x, mask, cache)
@@ -193,45 +204,45 @@ class LatentTransformer(nn.Module):
     return mean, jnp.exp(log_scale)
 
   def decode(self, z: Latents, mask: Mask, source: Source) -> Array:
-    """float32[B, T, V]: logits of p(y_t|z, x)."""
+    """Returns the logits of p(y_t|z, x), float32[B, T, V]."""
     return self.embedding.logits(self._states(z, mask, source))
 
   def likeliest(
     self, z: Latents, mask: Mask, source: Source
   ) -> tuple[Tokens, Array]:
-    """The argmax of p(y_t|z, x), never PAD, and its log-probability.
+    """Returns argmax p(y_t|z, x), int32[B, T], and its log-probability.
 
-    int32[B, T] and float32[B, T]; the logits are not kept.
+    The argmax is never PAD. The logits, float32[B, T, V], are not kept.
     """
     return self.embedding.likeliest(self._states(z, mask, source))
 
   def log_joint(
     self, z: Latents, y: Tokens, mask: Mask, source: Source
   ) -> tuple[Nats, Nats]:
-    """The log p(y|z, x) and log p(z|x), nats per sentence."""
+    """Returns log p(y|z, x) and log p(z|x), float32[B] nats per sentence."""
     log_py, _ = self._log_probs(z, y, mask, source)
     return log_py, self.prior.log_prob(z, mask, self._for("prior", source))
 
   def log_prob_length(
     self, mask: Mask, source: Source, tails: bool = True
   ) -> Nats:
-    """The log p(T|x) of the lengths in `mask`, zero for empty rows."""
+    """Returns log p(T|x) of the lengths in `mask`, zero for empty rows."""
     length = lengths(mask)
     log_prob = self.length.log_prob(length, source, tails)
     return jnp.where(length > 0, log_prob, 0.0)
 
   def best_lengths(self, source: Source, count: int) -> tuple[Array, Nats]:
-    """The `count` likeliest target lengths, int32[B, count], and log p."""
+    """Returns the likeliest lengths, int32[B, count], and log p of each."""
     return self.length.best(source, count)
 
   def center(self, mask: Mask, source: Source) -> Latents:
-    """Where refinement starts, float[B, T, C]."""
+    """Returns the latents at which refinement starts, float[B, T, C]."""
     return self.prior.center(mask, self._for("prior", source))
 
   def sample(
     self, key: Key, mask: Mask, source: Source, temperature: float = 1.0
   ) -> Latents:
-    """A draw from the prior, float[B, T, C]."""
+    """Draws from the prior, float[B, T, C]."""
     source = self._for("prior", source)
     return self.prior.sample(key, mask, source, temperature=temperature)
 
@@ -249,6 +260,6 @@ class LatentTransformer(nn.Module):
 
 
 def _mean_gain(gain: float, key, shape, dtype=jnp.float32) -> Array:
-  """Gains of a posterior's output: `gain` for means, zero for log scales."""
+  """Returns initial gains: `gain` for means, zero for log scales."""
   del key
   return jnp.where(jnp.arange(shape[0]) < shape[0] // 2, gain, 0).astype(dtype)

@@ -16,7 +16,12 @@ class LengthPredictor(nn.Module):
   Two hidden layers, 2 `bound` + 1 classes. A class that would give no positive
   multiple of `multiple` is impossible.
 
-  Of any 2 `bound` + 1 lengths in a row, two or more must be multiples.
+  Attributes:
+    width: of the hidden layers.
+    bound: the largest difference of lengths; large enough that two or more of
+      any 2 `bound` + 1 lengths in a row are multiples.
+    multiple: divides every target length.
+    gradient: whether the loss of the length trains the encoder, too.
   """
 
   width: int
@@ -26,10 +31,12 @@ class LengthPredictor(nn.Module):
 
   @nn.compact
   def __call__(self, source: Source) -> Array:
-    """float32[B, 2 bound + 1]: log-probability of each class."""
+    """Returns the log-probability of each class, float32[B, 2 bound + 1]."""
     states, mask = source.states.astype(jnp.float32), source.mask[..., None]
+    # As in the paper's code, lengths are read off states that others train.
     if not self.gradient:
       states = jax.lax.stop_gradient(states)
+    # An empty row has no states to average, and must not divide by zero.
     count = jnp.maximum(jnp.sum(mask, axis=1), 1)
     h = jnp.sum(jnp.where(mask, states, 0), axis=1) / count
     h = nn.elu(nn.Dense(self.width)(h))
@@ -46,6 +53,7 @@ class LengthPredictor(nn.Module):
     so that p(T|x) sums to one over all lengths and is never zero.
     """
     log_probs, lowest, highest = self._range(source)
+    # Beyond the classes the nearest one stands in; its tail pays for the rest.
     nearest = jnp.clip(length, lowest, highest)
     index = nearest - lengths(source.mask) + self.bound
     log_prob = jnp.take_along_axis(log_probs, index[:, None], axis=1)[:, 0]

@@ -23,6 +23,7 @@ def init_params(model: nn.Module, key: Key) -> Params:
 
 def abstract_params(model: nn.Module) -> Params:
   """Returns shapes and dtypes of a model's parameters, computing nothing."""
+  # Not even the key is made: nothing here touches a device.
   key = jax.eval_shape(lambda: jax.random.key(0))
   return jax.eval_shape(functools.partial(init_params, model), key)
 
@@ -93,6 +94,8 @@ def initialise_prior(
   y, mask = bound.targets(batch.y)
   mean, scale = bound.posterior(y, mask, source)
   z = mean + scale * jax.random.normal(key_noise, mean.shape)
+  # `init` through `log_prob` is where a bijection such as ActNorm looks at what
+  # passes through it.
   own = prior.init(key_init, z, mask, source, method="log_prob")
   return {**params, "prior": own["params"]}
 

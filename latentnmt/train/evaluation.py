@@ -19,7 +19,7 @@ def quick_method(model: nn.Module) -> decode.Method:
 
 
 class Dev:
-  """The dev split and how a model does on it, on one local device.
+  """Judges a model on the dev split, on one local device.
 
   Args:
     model: to be judged.

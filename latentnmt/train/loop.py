@@ -28,7 +28,7 @@ from latentnmt.train import warm_start as warm
 from latentnmt.train.evaluation import Dev
 from latentnmt.train.recorder import Recorder, summary_writer
 from latentnmt.train.step import Programs, TrainState, init_state
-from latentnmt.types import Batch
+from latentnmt.types import Batch, Params
 
 # An interruption loses so many seconds at most, and the steps to a log point:
 # saved where metrics are written, a continued run writes the same ones.
@@ -66,12 +66,7 @@ def fit(
       where `config.train.nonfinite` is "stop".
   """
   train, mesh = config.train, sharding.mesh()
-  config = _checked(config, data)
-  model, learned = build(config.model), {}
-  if warm_start is not None:
-    shapes = jax.eval_shape(lambda: init_state(model, train)).params
-    name, learned = warm.read(RunDirectory(warm_start), shapes, data.tokenizer)
-    config = dataclasses.replace(config, warm_start=name)
+  config, learned = _with_start(_checked(config, data), data, warm_start)
   batches = Batches(
     data.store("train"),
     train.batch_tokens,
@@ -83,12 +78,45 @@ def fit(
   for rows, _, _ in batches.shapes:
     sharding.check_rows(rows, mesh)
   writer = summary_writer() if tensorboard else None
+  # Everything that can be refused has been: from here on there are files.
   run = RunDirectory(run)
   run.create(config, data.tokenizer)
   if run.finished():
     return run
   silent = progress is None or not sharding.is_main()
   make_bar = functools.partial(tqdm, disable=True) if silent else progress
+  step, past = _train(config, data, run, batches, learned, make_bar, writer)
+  if sharding.is_main():
+    reason = "steps" if step == train.steps else "patience"
+    run.mark_finished(
+      reason, step=step, best_step=past.best_step, best_bleu=past.best
+    )
+  return run
+
+
+def _with_start(
+  config: ExperimentConfig, data: PreparedData, warm_start
+) -> tuple[ExperimentConfig, Params]:
+  """Returns the configuration with its start, and the modules taken over."""
+  if warm_start is None:
+    return config, {}
+  model = build(config.model)
+  shapes = jax.eval_shape(lambda: init_state(model, config.train)).params
+  name, learned = warm.read(RunDirectory(warm_start), shapes, data.tokenizer)
+  return dataclasses.replace(config, warm_start=name), learned
+
+
+def _train(
+  config: ExperimentConfig,
+  data: PreparedData,
+  run: RunDirectory,
+  batches: Batches,
+  learned: Params,
+  make_bar: Callable[..., tqdm],
+  writer: Callable | None,
+) -> tuple[int, Progress]:
+  """Trains to the end; returns the steps taken and the evaluations."""
+  train, mesh, model = config.train, sharding.mesh(), build(config.model)
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(Checkpoints(run, train.keep_every))
     state = _initial(model, train, mesh)
@@ -121,18 +149,12 @@ def fit(
       first = loop.batch(train.kl_start) if initialise else None
       programs.compile(state, batches.shapes, first)
       bar.unpause()  # the rate is that of the steps alone
-    step, past = loop.run(state, past)
-  if sharding.is_main():
-    reason = "steps" if step == train.steps else "patience"
-    run.mark_finished(
-      reason, step=step, best_step=past.best_step, best_bleu=past.best
-    )
-  return run
+    return loop.run(state, past)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Loop:
-  """What training works with, once all is set up.
+  """Training, once all is set up.
 
   Attributes:
     train: configuration of the training.
@@ -159,6 +181,7 @@ class _Loop:
     train, done = self.train, int(state.step)
     steps = range(done, 0 if self._exhausted(past) else train.steps)
     for batch in _prefetch(self.batch, steps):
+      # From the batch of this very step: a resumed run sees the same one.
       if self.initialise and done == train.kl_start:
         state = self.programs.initialise(state, batch)
         self.recorder.say(f"step {done}: the prior is initialised from data")
@@ -173,6 +196,7 @@ class _Loop:
         past = self._evaluate(done, state, past)
         if self._exhausted(past):
           break
+      # At log points alone, so that metrics and checkpoint end together.
       elif log and self._due():
         self.checkpoints.save(state, past)
     return done, past
@@ -189,7 +213,7 @@ class _Loop:
     return past
 
   def _due(self) -> bool:
-    """Whether to save between evaluations: each process decides the same."""
+    """Says if it is time to save; each process decides the same."""
     return bool(sharding.agree(self.checkpoints.age() > SAVE_AFTER))
 
   def _exhausted(self, past: Progress) -> bool:
@@ -205,7 +229,8 @@ def _initial(model: nn.Module, train: TrainConfig, mesh: Mesh) -> TrainState:
 
 
 def _prefetch(make: Callable[[int], Any], steps: range) -> Iterator[Any]:
-  """`make(step)` for each step, made two ahead in another thread."""
+  """Yields `make(step)` for each step, made two ahead in another thread."""
+  # One thread keeps the order; two ahead are enough to hide the gathering.
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     ahead = [pool.submit(make, step) for step in steps[:2]]
     for step in steps:
@@ -216,7 +241,7 @@ def _prefetch(make: Callable[[int], Any], steps: range) -> Iterator[Any]:
 
 
 def _checked(config: ExperimentConfig, data: PreparedData) -> ExperimentConfig:
-  """The configuration with the data's fingerprint, if the two agree."""
+  """Returns the configuration with the data's fingerprint, if they agree."""
   train, transformer = config.train, config.model.transformer
   if config.data not in ("", data.fingerprint):
     raise InputError(
@@ -233,6 +258,7 @@ def _checked(config: ExperimentConfig, data: PreparedData) -> ExperimentConfig:
       f"train.keep_every={train.keep_every} should be a multiple of"
       f" train.eval_every={train.eval_every}, where checkpoints are saved."
     )
+  # Dev is translated while the model trains: better refused now than then.
   lengths = data.store("dev").lengths
   if not len(lengths):
     raise InputError(f"The dev split of {data.path} is empty.")

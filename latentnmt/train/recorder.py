@@ -17,7 +17,7 @@ from latentnmt.types import Array
 
 
 class Recorder:
-  """Numbers of a run as they come: metrics.jsonl, TensorBoard, progress bar.
+  """Records numbers of a run as they come.
 
   Steps are kept on the device until `flush`, where the host waits for them.
 
@@ -86,6 +86,7 @@ class Recorder:
     self._write("", row)
     self._show(row)
     self.restart()
+    # After the line is written: the log shows the step that ended the run.
     bad = [first + k for k, row in enumerate(rows) if not row["finite"]]
     if bad and self._train.nonfinite == "stop":
       raise FloatingPointError(
@@ -95,7 +96,7 @@ class Recorder:
       )
 
   def _means(self, rows) -> dict[str, float]:
-    """Of the steps that were applied; counters and weights of the last."""
+    """Averages the steps that were applied; takes counters of the last."""
     good = [row for row in rows if row["finite"]]
     total = objectives.add(good) if good else dict.fromkeys(rows[0], np.nan)
     return {
@@ -145,7 +146,7 @@ class Recorder:
 
 
 def summary_writer():
-  """The class that writes TensorBoard events.
+  """Imports the class that writes TensorBoard events.
 
   Raises:
     InputError: where tensorboardX is not installed.

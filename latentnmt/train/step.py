@@ -30,7 +30,7 @@ INIT, LATENTS, DROPOUT, DEV = range(4)
 
 @struct.dataclass
 class TrainState:
-  """All that training changes.
+  """State of a training: all that it changes.
 
   Attributes:
     step: int32 scalar, optimiser steps taken.
@@ -46,13 +46,14 @@ class TrainState:
 
 
 def step_key(seed: int, step: Array | int, purpose: int) -> Key:
-  """The key of one purpose in one step."""
+  """Returns the key of one purpose in one step."""
+  # From seed and step alone: a run that was killed draws what it would have.
   key = jax.random.fold_in(jax.random.key(seed), step)
   return jax.random.fold_in(key, purpose)
 
 
 def make_optimizer(train: TrainConfig) -> optax.GradientTransformation:
-  """Clipping, then Adam without its learning rate, where gradients are finite.
+  """Returns clipping, then Adam without its rate, of finite gradients.
 
   A gradient that is not finite changes nothing but the counters
   `notfinite_count` and `total_notfinite` of the state.
@@ -66,7 +67,7 @@ def make_optimizer(train: TrainConfig) -> optax.GradientTransformation:
 
 
 def init_state(model: nn.Module, train: TrainConfig) -> TrainState:
-  """The state before the first step; a pure function, to be jitted."""
+  """Returns the state before the first step; pure, to be jitted."""
   key = step_key(train.seed, 0, INIT)
   params = init_params(model, key)
   opt_state = make_optimizer(train).init(ravel_pytree(params)[0])
@@ -76,7 +77,7 @@ def init_state(model: nn.Module, train: TrainConfig) -> TrainState:
 def make_initialise(
   model: nn.Module, config: ExperimentConfig
 ) -> Callable[[TrainState, Batch], TrainState]:
-  """The pure function (state, batch) -> state with its prior initialised.
+  """Returns the pure (state, batch) -> state that initialises the prior.
 
   For priors that start from data, see `initialise_prior`. To be applied once:
   at step `kl_start`, to the batch of that step and before its gradient.
@@ -95,7 +96,7 @@ def make_initialise(
 def make_gradient(
   model: nn.Module, config: ExperimentConfig
 ) -> Callable[[Params, Array, Batch], tuple[Params, dict[str, Array]]]:
-  """The pure function (params, step, batch) -> (gradient, metrics).
+  """Returns the pure (params, step, batch) -> (gradient, metrics).
 
   Metrics are those of `objectives.negative_elbo`.
   """
@@ -127,7 +128,7 @@ def make_gradient(
 def make_update(
   config: ExperimentConfig,
 ) -> Callable[[TrainState, Params], tuple[TrainState, dict[str, Array]]]:
-  """The pure function (state, gradient) -> (next state, metrics).
+  """Returns the pure (state, gradient) -> (next state, metrics).
 
   Metrics are scalars: `beta`, `learning_rate`, `gradient_norm` (before
   clipping), `finite` (this gradient) and `nonfinite` (how many were not).
@@ -137,6 +138,7 @@ def make_update(
 
   def update(state, gradient):
     rate = schedules.learning_rate(state.step, train, width)
+    # All parameters as one vector: see `TrainState`.
     vector, unravel = ravel_pytree(gradient)
     direction, opt_state = optimizer.update(vector, state.opt_state)
     change = unravel(-rate * direction)
@@ -155,7 +157,7 @@ def make_update(
 def make_train_step(
   model: nn.Module, config: ExperimentConfig
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-  """The pure function (state, batch) -> (next state, metrics).
+  """Returns the pure (state, batch) -> (next state, metrics).
 
   Metrics are scalars, those of `make_gradient` and of `make_update`. A
   prior that starts from data needs `make_initialise`, too.
@@ -227,6 +229,7 @@ class Programs:
     core a program. Processes that train together compile in the same order.
     """
     start = time.perf_counter()
+    # XLA releases the interpreter's lock, so threads are enough.
     threads = 1 if jax.process_count() > 1 else os.cpu_count()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
       update = self._update.lower(state, state.params)
@@ -248,13 +251,13 @@ class Programs:
     return jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=self._rows)
 
   def initialise(self, state: TrainState, batch: Batch) -> TrainState:
-    """The state with its prior initialised from a batch."""
+    """Returns the state with its prior initialised from a batch."""
     return self._compiled["initialise"](state, batch)
 
   def __call__(
     self, state: TrainState, batch: Batch
   ) -> tuple[TrainState, dict[str, Array]]:
-    """The next state and the metrics of the step."""
+    """Returns the next state and the metrics of the step."""
     gradient = self._compiled[batch.x.shape[1], batch.y.shape[1]]
     direction, sums = gradient(state.params, state.step, batch)
     state, values = self._compiled["update"](state, direction)

@@ -14,9 +14,9 @@ def read(
 ) -> tuple[str, Params]:
   """Returns what to call a run, and what it has for `params`.
 
-  What it has are the modules, at its best checkpoint, of one name whose parameters all have the same shapes:
-  of an autoregressive teacher a latent student of its width gets the
-  embedding and, if it has as many layers, the encoder and the decoder.
+  It has, at its best checkpoint, the modules of one name whose parameters all
+  have the same shapes: of an autoregressive teacher a latent student of its
+  width gets the embedding and, if it has as many layers, encoder and decoder.
 
   Args:
     run: the run's directory.
@@ -34,6 +34,7 @@ def read(
       f"The run {run} to start from has another vocabulary than the data; use"
       " one that was trained on the same prepared data."
     )
+  # By whole modules: half a module of another model is of no use.
   found = {
     name: tree
     for name, tree in other.items()
@@ -52,7 +53,7 @@ def _shapes(tree: Params):
 
 
 def replace(params: Params, found: Params) -> Params:
-  """`params` with the modules that `read` found, on the same devices."""
+  """Returns `params` with the modules of `read`, on the same devices."""
   placed = {
     name: jax.tree.map(
       lambda new, old: jax.device_put(old, new.sharding), params[name], tree

@@ -57,15 +57,17 @@ class Attention(nn.Module):
     head = functools.partial(dense, (c.heads, c.width // c.heads))
     self.query, self.key, self.value = head(), head(), head()
     self.out = dense(c.width, axis=(-2, -1))
+    # One mask for all sentences and heads: fewer random numbers to draw.
     self.dropout = Dropout(c.attention_dropout, shared=(0, 1))
 
   def keys_values(self, states: Array) -> tuple[Array, Array]:
-    """Float[B, H, D/H, S] and float[B, H, S, D/H] from float[B, S, D]."""
+    """Maps float[B, S, D] to float[B, H, D/H, S] and float[B, H, S, D/H]."""
     keys, values = self.key(states), self.value(states)
     return keys.transpose(0, 2, 3, 1), values.swapaxes(1, 2)
 
   def __call__(self, x: Array, keys: Array, values: Array, mask: Mask) -> Array:
-    """float[B, T, D] attends where bool[B or 1, T or 1, S] is true."""
+    """Lets float[B, T, D] attend where bool[B or 1, T or 1, S] is true."""
+    # Scaled before the product: T x D/H numbers instead of T x S.
     query = self.query(x).swapaxes(1, 2) * np.float32(keys.shape[2] ** -0.5)
     logits = matmul.einsum("bhtk,bhks->bhts", query.astype(keys.dtype), keys)
     # A large number rather than infinity: a row that sees nothing, as padding
@@ -86,7 +88,7 @@ class FeedForward(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """float[B, T, D] to float[B, T, D]."""
+    """Maps float[B, T, D] to float[B, T, D]."""
     c = self.config
     hidden = nn.relu(matmul.dense(c, c.hidden, name="hidden")(x))
     hidden = Dropout(c.hidden_dropout, shared=(-2,))(hidden)
@@ -110,7 +112,7 @@ class EncoderLayer(nn.Module):
     self.dropout = Dropout(c.dropout, shared=(-2,))
 
   def __call__(self, x: Array, mask: Mask) -> Array:
-    """float[B, T, D] where bool[B or 1, T or 1, T] says who sees whom."""
+    """Maps float[B, T, D]; bool[B or 1, T or 1, T] says who sees whom."""
     normed = self.attention_norm(x)
     keys, values = self.attention.keys_values(normed)
     x += self.dropout(self.attention(normed, keys, values, mask))
@@ -133,7 +135,7 @@ class DecoderLayer(nn.Module):
   def __call__(
     self, x: Array, mask: Mask, source: CrossAttentionCache
   ) -> Array:
-    """As `EncoderLayer`; `source` is this layer's own, without the L."""
+    """Maps float[B, T, D]; `source` is this layer's own, without the L."""
     normed = self.attention_norm(x)
     keys, values = self.attention.keys_values(normed)
     return self._after(x, normed, keys, values, mask, source)
@@ -159,6 +161,8 @@ class DecoderLayer(nn.Module):
     pack = functools.partial(matmul.pack, self.config)
     unpack = functools.partial(matmul.unpack, self.config)
     write = lax.dynamic_update_index_in_dim
+    # XLA updates the caches of a loop in place as long as each is written once
+    # and read after that.
     keys, values = self.attention.keys_values(normed)  # of N positions
     past = SelfAttentionCache(
       write(past.keys, pack(keys), t, axis=3),
@@ -171,7 +175,7 @@ class DecoderLayer(nn.Module):
     return self._after(x, normed, keys, values, history, source), past
 
   def _after(self, x, normed, keys, values, mask, source) -> Array:
-    """What follows once keys and values of the target's past are known."""
+    """Attends to the target's past and to the source, then feeds forward."""
     x += self.dropout(self.attention(normed, keys, values, mask))
     normed = self.cross_norm(x)
     mask = source.mask[:, None]

@@ -8,7 +8,8 @@ from latentnmt.types import Array
 
 
 def sinusoids(length: int, width: int) -> np.ndarray:
-  """float32[length, width]: [sines | cosines] of geometric timescales."""
+  """Returns [sines | cosines], float32[length, width], geometric timescales."""
+  # Ends included, so that the slowest rate is 1e-4 whatever the width.
   rates = 1e4 ** -(np.arange(width // 2) / max(width // 2 - 1, 1))
   angles = np.arange(length)[:, None] * rates[None, :]
   return np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)
@@ -47,7 +48,7 @@ class WeightNormDense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """float32[..., features] of float[..., D]."""
+    """Maps float[..., D] to float32[..., features]."""
     dense = nn.Dense(self.features, use_bias=False)
     # A gain of our own: `nn.WeightNorm` multiplies by its at `init` and stores
     # the product, so that with a gain of zero no gradient ever reaches either.

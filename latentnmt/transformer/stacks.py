@@ -25,7 +25,7 @@ from latentnmt.types import Array, Mask, Params, Source
 
 @struct.dataclass
 class SearchContext:
-  """What all steps of a search share.
+  """Parameters and source that all steps of a search share.
 
   Layers are unstacked once a search: a loop would copy its part of a stacked
   array at every step.
@@ -52,7 +52,7 @@ class EncoderStack(nn.Module):
     self.norm = layer_norm(self.config)
 
   def __call__(self, x: Array, mask: Mask) -> Array:
-    """float[B, S, D] to float[B, S, D]; bool[B, S] hides padding."""
+    """Maps float[B, S, D] to float[B, S, D]; bool[B, S] hides padding."""
 
     def layer(module, x, mask):
       return module(x, mask), None
@@ -92,6 +92,7 @@ class DecoderStack(nn.Module):
       ]
       keys, values = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
     else:
+      # Stacked kernels times one source: a single batched product.
       keys, values = nn.vmap(
         keys_values,
         variable_axes={"params": 0},
@@ -104,7 +105,7 @@ class DecoderStack(nn.Module):
   def __call__(
     self, x: Array, mask: Mask, source: CrossAttentionCache
   ) -> Array:
-    """float[B, T, D] to float[B, T, D]; bool[B, T] is true on real ones."""
+    """Maps float[B, T, D] to float[B, T, D]; bool[B, T] hides padding."""
     mask = mask[:, None]  # [B, 1, T]
     if self.causal:
       mask = mask & np.tri(x.shape[1], dtype=bool)[None]
@@ -161,6 +162,7 @@ class DecoderStack(nn.Module):
       float[B, N, D] and the caches with position t in them.
     """
     history = history.reshape(*history.shape[:2], -1)
+    # A layer of no stack, to be bound to the parameters of each in turn.
     layer, after = DecoderLayer(self.config, parent=None), []
     for (params, keys, values), past in zip(
       context.layers, caches, strict=True
@@ -194,7 +196,7 @@ def unstack_layers(
 
 
 def _unstacked(stack: nn.Module) -> tuple[Params, ...] | None:
-  """The parameters of each layer, where they are prepared for inference."""
+  """Returns each layer's parameters where they are prepared for inference."""
   return inference.prepared(
     stack,
     "unstacked_layers",
@@ -205,13 +207,13 @@ def _unstacked(stack: nn.Module) -> tuple[Params, ...] | None:
 def _each(
   layers: nn.Module, params: tuple[Params, ...]
 ) -> list[tuple[nn.Module, dict[str, Any]]]:
-  """Each of the layers, unstacked: a module and its variables."""
+  """Returns a module and its variables for each of the layers."""
   alone = type(layers)(layers.config, parent=None)
   return [(alone, {"params": own}) for own in params]
 
 
 def _one_by_one(layer, in_axes, params, layers: nn.Module, carry, *xs):
-  """As what `_over_layers` scans, of layers that are unstacked."""
+  """Does what the scan of `_over_layers` does, layer by layer."""
   for i, (alone, variables) in enumerate(_each(layers, params)):
     own = (
       x[i] if axis == 0 else x for x, axis in zip(xs, in_axes, strict=True)
@@ -221,7 +223,7 @@ def _one_by_one(layer, in_axes, params, layers: nn.Module, carry, *xs):
 
 
 def _over_layers(stack: nn.Module, layer, in_axes):
-  """`layer(module, carry, *xs)` over the layers of a stack."""
+  """Returns the scan of `layer(module, carry, *xs)` over a stack's layers."""
   c = stack.config
   unstacked = _unstacked(stack)
   if unstacked is not None:
@@ -238,5 +240,7 @@ def _over_layers(stack: nn.Module, layer, in_axes):
     split_rngs={"params": True, "dropout": True},
     in_axes=in_axes,
     length=stack.num_layers,
+    # Unrolled, the layers are still one scan, so that parameters are stacked
+    # alike and checkpoints of both ways fit.
     unroll=1 if c.scan_layers else stack.num_layers,
   )
