@@ -193,7 +193,7 @@ class _Preserved:
     """Says of each checkpoint, in order of steps, whether it stays."""
     del context
     judged = [info for info in checkpoints if info.metrics]
-    # Two judged ones: where the latest cannot be read, `restore` takes the other.
+    # Two judged ones: `restore` falls back on the one before.
     kept = {info.step for info in [*judged[-2:], *checkpoints[-1:]]}
     if judged:
       kept.add(max(judged, key=lambda i: (_bleu(i.metrics), i.step)).step)

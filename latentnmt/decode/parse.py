@@ -1,0 +1,29 @@
+"""Reading the names of decoding methods."""
+
+from collections.abc import Sequence
+
+from latentnmt.decode.beam import Beam, Greedy
+from latentnmt.decode.delta import Delta
+from latentnmt.decode.methods import Method
+from latentnmt.errors import InputError
+
+METHODS = Greedy, Beam, Delta
+
+
+def parse_method(name: str, among: Sequence[type[Method]] = METHODS) -> Method:
+  """Reads `str(method)` back.
+
+  Args:
+    name: of the method.
+    among: classes that it may be of, for example `model.methods`.
+
+  Raises:
+    InputError: for a name of none of these.
+  """
+  for cls in among:
+    if (found := cls.parse(name)) is not None:
+      return found
+  examples = ", ".join(example for cls in among for example in cls.examples)
+  raise InputError(
+    f"Unknown decoding method {name!r}; valid are for example {examples}."
+  )
