@@ -14,6 +14,7 @@ from typing import Any
 
 from flax import struct
 import jax
+import jax.numpy as jnp
 
 PAD = 0
 EOS = 1
@@ -90,6 +91,17 @@ class Terms:
   log_pl: Nats
   num_tokens: Array
   num_positions: Array
+
+  @classmethod
+  def without_latents(
+    cls, log_py: Nats, log_py_uniform: Nats, num_tokens: Array
+  ) -> "Terms":
+    """Returns the terms of a model that models the length by its structure."""
+    zero = jnp.zeros_like(log_py)
+    return cls(
+      log_py, log_py_uniform, zero, zero, zero, zero, zero, num_tokens,
+      num_tokens,
+    )  # fmt: skip
 
   @property
   def elbo(self) -> Nats:

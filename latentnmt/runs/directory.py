@@ -183,7 +183,9 @@ class RunDirectory:
 
   # Evaluations.
 
-  def write_hypotheses(self, split: str, name: object, lines: list[str]) -> Path:
+  def write_hypotheses(
+    self, split: str, name: object, lines: list[str]
+  ) -> Path:
     """Writes one translation a line and returns the file's path."""
     # A line break inside a translation would shift every later line.
     text = "".join(line.replace("\n", " ") + "\n" for line in lines)
