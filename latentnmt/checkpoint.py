@@ -263,7 +263,7 @@ def load(
   except Exception as error:  # Orbax has no class for a damaged file.
     raise InputError(
       f"The checkpoint {path} cannot be read, or was removed meanwhile"
-      f" ({_reason(error)}); load again or another step."
+      f" ({_reason(error)}); load again or another step. {run.made_by()}"
     ) from error
   return model, params, run.tokenizer()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import latentnmt
 from latentnmt import config as cfg
 from latentnmt import files
 from latentnmt.config import ExperimentConfig
@@ -120,7 +121,8 @@ class RunDirectory:
       raise InputError(f"{self} cannot be made: {error.strerror}.") from None
     # The configuration last: a directory that has one is complete.
     tokenizer.save(self.vocabulary_path)
-    files.write_json(self.config_path, cfg.to_dict(config))
+    tree = {"version": latentnmt.__version__, **cfg.to_dict(config)}
+    files.write_json(self.config_path, tree)
 
   def _is_empty(self) -> bool:
     """Says if all that is there is what a `create` cut short leaves behind."""
@@ -148,7 +150,22 @@ class RunDirectory:
     Raises:
       InputError: as `config_tree`; for settings that this version lacks.
     """
-    return cfg.from_dict(self.config_tree())
+    tree = dict(self.config_tree())
+    tree.pop("version", None)
+    try:
+      return cfg.from_dict(tree)
+    except InputError as error:
+      raise InputError(
+        f"{self.config_path}: {error} {self.made_by()}"
+      ) from None
+
+  def made_by(self) -> str:
+    """Returns a sentence on the versions that made and that read the run."""
+    version = self.config_tree().get("version", "before 0.2")
+    return (
+      f"The run was made by latentnmt {version} and this is"
+      f" {latentnmt.__version__}: read it with that version, or train it again."
+    )
 
   def tokenizer(self) -> "Tokenizer":
     """Returns the run's tokenizer."""
