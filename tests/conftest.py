@@ -3,7 +3,6 @@
 import dataclasses
 import multiprocessing
 import os
-from pathlib import Path
 
 from absl import flags
 import forked
@@ -14,12 +13,16 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # The tests compile much and run little: three times faster compilation is
 # worth steps of half the speed.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-
-# The repository, installed or not, also for processes started elsewhere.
-os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
 # Binaries have flags of the same names. Tests that import several of them for
 # their functions have them in one process, and never parse flags there.
 flags.Flag.allow_override = property(lambda self: True, lambda self, value: 0)
+# The package itself imports nothing, so what is slow to import is named.
+HEAVY = [
+  "latentnmt.train",
+  "latentnmt.likelihood",
+  "latentnmt.zoo",
+  "latentnmt.experiments.app",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ def binary(tmp_path_factory):
   a call with a mistake in it takes 0.02 seconds instead of three.
   """
   context = multiprocessing.get_context("forkserver")
-  context.set_forkserver_preload(["latentnmt.train", "experiments.common"])
+  context.set_forkserver_preload(HEAVY)
   folder = tmp_path_factory.mktemp("output")
 
   def run(name: str, *arguments, stdin: str = "") -> Finished:

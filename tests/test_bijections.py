@@ -43,7 +43,7 @@ BIJECTIONS = {
   "1x1_contiguous": (lambda: Invertible1x1("c"), 36, 1),
   "affine": (lambda: small(8, "a"), 8, 1),
   "additive": (lambda: small(8, "c", affine=False), 8, 1),
-  "rounded": (lambda: small(8, "t", products="bfloat16"), 8, 2),
+  "rounded": (lambda: small(8, "t", matmul_dtype="bfloat16"), 8, 2),
   "squeeze": (lambda: Squeeze(small(8, "t")), 4, 4),
   "chain": (lambda: Chain((ActNorm(), Invertible1x1(), small(8))), 8, 1),
   "repeat": (lambda: Repeat(Chain((small(8), ActNorm())), 3), 8, 1),

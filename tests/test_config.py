@@ -115,7 +115,7 @@ def test_override_takes_tuples():
     ("train.nonfinite=ignore", "'stop' and 'skip'"),
     ("model.transformer.heads=3", "must divide"),
     ("model.transformer.dtype=float16", "'float32' and 'bfloat16'"),
-    ("model.transformer.products=int8", "'float32' and 'bfloat16'"),
+    ("model.transformer.matmul_dtype=int8", "'float32' and 'bfloat16'"),
     ("model.transformer.heads=0", "heads=0; it should be 1 or more"),
     ("model.transformer.vocab_size=2", "vocab_size=2; .* 3 or more"),
     ("model.transformer.dropout=1.0", "dropout=1.0; .* less than 1"),

@@ -112,7 +112,7 @@ def test_padding_embeds_to_zero():
   assert not np.asarray(rows[0, 1]).any()
 
 
-@pytest.mark.parametrize("name", ["dtype", "products"])
+@pytest.mark.parametrize("name", ["dtype", "matmul_dtype"])
 def test_in_bfloat16_probabilities_still_sum_to_one(name):
   config = dataclasses.replace(CONFIG, vocab_size=50, **{name: "bfloat16"})
   embedding = Embedding(config)

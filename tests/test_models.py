@@ -36,7 +36,7 @@ def built(name: str):
   init = jax.jit(model.init, static_argnames="train")
   params = testing.perturb(init(KEY, batch, KEY)["params"], KEY, 0.2)
   variables = {"params": params}
-  apply = jax.jit(model.apply, static_argnames=("method", "train", "spread"))
+  apply = jax.jit(model.apply, static_argnames=("method", "train", "tails"))
   return model, variables, functools.partial(apply, variables)
 
 
@@ -97,7 +97,7 @@ def test_autoregressive_sums_to_one():
 def _mass_of_pad(apply) -> float:
   """Probability that one of the first three tokens is PAD."""
   x = jnp.array([[4, 5, 1]])
-  memory, cache = start("autoregressive", x, 3, 1)
+  context, cache = start("autoregressive", x, 3, 1)
   others = [t for t in range(2, 6)]
   mass, prefixes = 0.0, [((), 0.0, cache)]
   for t in range(3):
@@ -105,7 +105,7 @@ def _mass_of_pad(apply) -> float:
     for prefix, log_prob, cache in prefixes:
       history = (jnp.arange(3) <= t)[None, None, :, None]
       last = jnp.array([[prefix[-1] if prefix else 0]])
-      logits, after = apply(last, t, cache, history, memory, method="step")
+      logits, after = apply(last, t, cache, history, context, method="step")
       log_probs = np.asarray(jax.nn.log_softmax(logits))[0, 0]
       mass += np.exp(log_prob + log_probs[0])
       longer += [((*prefix, o), log_prob + log_probs[o], after) for o in others]
@@ -116,12 +116,12 @@ def _mass_of_pad(apply) -> float:
 def test_start_needs_static_sizes_and_steps_equal_teacher_forcing():
   *_, apply = built("autoregressive")
   x, y = jnp.array([[4, 5, 1]]), jnp.array([[3, 2, 1]])
-  memory, cache = start("autoregressive", x, 3, 1)
+  context, cache = start("autoregressive", x, 3, 1)
   total = 0.0
   for t, (before, token) in enumerate([(0, 3), (3, 2), (2, 1)]):
     history = (jnp.arange(3) <= t)[None, None, :, None]
     logits, cache = apply(
-      jnp.array([[before]]), t, cache, history, memory, method="step"
+      jnp.array([[before]]), t, cache, history, context, method="step"
     )
     total += jax.nn.log_softmax(logits)[0, 0, token]
   expected = apply(Batch(x, y), KEY).log_py[0]
@@ -129,12 +129,12 @@ def test_start_needs_static_sizes_and_steps_equal_teacher_forcing():
 
 
 @pytest.mark.parametrize("name", ["gauss", "normal"])
-def test_what_is_remembered_changes_nothing(name):
+def test_what_is_precomputed_changes_nothing(name):
   *_, apply = built(name)
   batch = testing.random_batch(jax.random.key(3), vocab_size=6)
   source = apply(batch.x, method="encode")
   y, mask = apply(batch.y, method="targets")
-  remembered = apply(batch.x, method="remember")
+  precomputed = apply(batch.x, method="precompute")
   z = jax.random.normal(KEY, (*mask.shape, 3))
   for method, *args in (
     ("posterior", y, mask),
@@ -143,7 +143,7 @@ def test_what_is_remembered_changes_nothing(name):
     ("sample", KEY, mask),
   ):
     chex.assert_trees_all_close(
-      apply(*args, remembered, method=method),
+      apply(*args, precomputed, method=method),
       apply(*args, source, method=method),
       rtol=1e-5,
     )

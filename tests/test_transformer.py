@@ -29,7 +29,7 @@ def decoder():
   )
 
   def call(module, x, mask, source):
-    return module(x, mask, module.memory(source))
+    return module(x, mask, module.precompute(source))
 
   params = stack.init(KEY, x, mask, source, method=call)
   return stack, perturb(params, KEY), call, x, mask, source
@@ -96,7 +96,7 @@ def test_how_layers_are_run_changes_nothing(decoder, changes):
 def test_products_of_rounded_numbers(decoder):
   """About the same, of the same parameters and with gradients like them."""
   stack, params, call, x, mask, source = decoder
-  config = dataclasses.replace(CONFIG, products="bfloat16")
+  config = dataclasses.replace(CONFIG, matmul_dtype="bfloat16")
   other = transformer.DecoderStack(config, 2, causal=True)
   weight = jax.random.normal(jax.random.key(3), x.shape) * mask[..., None]
 
@@ -123,10 +123,10 @@ def test_products_of_rounded_numbers(decoder):
 def test_cached_steps_are_the_full_pass(decoder, rounded):
   stack, params, call, x, mask, source = decoder
   if rounded:
-    config = dataclasses.replace(CONFIG, products="bfloat16")
+    config = dataclasses.replace(CONFIG, matmul_dtype="bfloat16")
     stack = transformer.DecoderStack(config, 2, causal=True)
   expected = stack.apply(params, x, mask, source, method=call)
-  memory = stack.apply(params, source, method="memory")
+  memory = stack.apply(params, source, method="precompute")
   # Two hypotheses a sentence: the second is the first, one step behind in
   # which slot it used, as after a re-ordered beam.
   steps, caches = stack.apply(params, memory, 5, 2, method="start")
