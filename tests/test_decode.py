@@ -3,6 +3,7 @@ import functools
 import itertools
 
 import chex
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jaxprs import equations
@@ -24,9 +25,9 @@ from latentnmt.decode import (
 )
 from latentnmt.errors import InputError
 from latentnmt.masks import length_mask, token_mask
-from latentnmt.priors import FlowPrior
+from latentnmt.priors import FlowPrior, StandardNormalPrior
 from latentnmt.text import Tokenizer
-from latentnmt.types import EOS, PAD, Batch
+from latentnmt.types import EOS, PAD, Batch, Hypotheses
 
 KEY = jax.random.key(0)
 VOCAB = 6
@@ -112,33 +113,62 @@ def test_selection_by_parts_is_top_k():
 
 
 @pytest.mark.parametrize("config", [AUTOREGRESSIVE, GAUSS, FLOW])
-@pytest.mark.parametrize("products", ["float32", "bfloat16"])
-def test_parameters_for_inference_compute_the_same(config, products):
+@pytest.mark.parametrize("matmul_dtype", ["float32", "bfloat16"])
+def test_parameters_for_inference_compute_the_same(config, matmul_dtype):
   _, params, _ = built(config)
-  sizes = dataclasses.replace(config.transformer, products=products)
+  sizes = dataclasses.replace(config.transformer, matmul_dtype=matmul_dtype)
   config = dataclasses.replace(config, transformer=sizes)
   model = models.build(config)
   prepared = models.for_inference(model, params)
-  layers = prepared["encoder"]["stack"]["layers"]
-  kernel = layers["0"]["feed_forward"]["hidden"]["kernel"]
-  assert kernel.shape == (16, 24) and kernel.dtype == products
+  assert prepared.keys() == {"params", "inference"}
+  chex.assert_trees_all_equal(prepared["params"], params)
+  [layer] = prepared["inference"]["encoder"]["stack"]["unstacked_layers"]
+  kernel = layer["feed_forward"]["hidden"]["kernel"]
+  assert kernel.shape == (16, 24) and kernel.dtype == matmul_dtype
   method = parse_method("beam2" if config.decoder_layers > 1 else "delta1")
   found, expected = (translate(model, p, X, method) for p in (prepared, params))
   np.testing.assert_array_equal(found.tokens, expected.tokens)
   np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
 
 
-def test_a_flow_is_prepared_for_inference_but_not_a_prior_of_ones_own():
-  model, params, _ = built(FLOW)
-  prepared = models.for_inference(model, params)
-  step = prepared["prior"]["bijection"]["levels_1"]["inner"]
-  assert "inverse" in step["bijections_1"]
+def test_the_parts_of_a_flow_are_prepared_whoever_made_it():
+  ours, params, _ = built(FLOW)
   own = FlowPrior(glow(FLOW.prior, 8, "bfloat16"), 8)
-  model = models.LatentTransformer(FLOW, prior=own)
-  # Names of ours may mean anything there.
-  for prior in params["prior"], {"factors": jnp.ones(3), "table": jnp.ones(3)}:
-    prepared = models.for_inference(model, params | {"prior": prior})
-    chex.assert_trees_all_equal(prepared["prior"], prior)
+  for model in ours, models.LatentTransformer(FLOW, prior=own):
+    prepared = models.for_inference(model, params)["inference"]
+    step = prepared["prior"]["bijection"]["levels_1"]["inner"]
+    assert step["bijections_1"].keys() == {"inverse"}
+
+
+class Named(StandardNormalPrior):
+  """A prior of one's own, whose parameters are called as ours might be."""
+
+  def setup(self):
+    names = "factors", "inverse", "layers", "rounded_table", "0"
+    normal, shape = nn.initializers.normal(), (self.channels,)
+    self.means = [self.param(name, normal, shape) for name in names]
+
+  def center(self, mask, source):
+    mean = sum(self.means)[None, None]
+    return jnp.where(mask[..., None], mean, 0)
+
+
+def test_a_prior_of_ones_own_may_call_its_parameters_anything():
+  _, params, _ = built(GAUSS)
+  model = models.LatentTransformer(GAUSS, prior=Named(3))
+  names = "factors", "inverse", "layers", "rounded_table", "0"
+  keys = jax.random.split(KEY, len(names))
+  own = {
+    n: jax.random.normal(k, (3,)) for n, k in zip(names, keys, strict=True)
+  }
+  params = {**params, "prior": own}
+  prepared = models.for_inference(model, params)
+  chex.assert_trees_all_equal(prepared["params"], params)
+  assert "prior" not in prepared["inference"]
+  found, expected = (
+    translate(model, p, X, Delta()) for p in (prepared, params)
+  )
+  np.testing.assert_array_equal(found.tokens, expected.tokens)
 
 
 def test_a_beam_copies_neither_the_source_nor_its_cache():
@@ -486,10 +516,56 @@ def test_what_is_no_method_is_refused(name):
     parse_method(name)
 
 
-def test_a_method_of_the_other_family_is_refused():
-  model, params, _ = built(GAUSS)
-  with pytest.raises(InputError, match="Latent.*beam4.*delta"):
-    translate(model, params, X, Beam())
+def test_names_are_read_among_the_methods_of_a_model():
+  model, *_ = built(GAUSS)
+  assert parse_method("delta2", model.methods) == Delta(2)
+  with pytest.raises(InputError, match="'greedy'; .* example delta1"):
+    parse_method("greedy", model.methods)
+
+
+@pytest.mark.parametrize("config", [AUTOREGRESSIVE, GAUSS])
+def test_the_first_method_of_a_model_is_the_quick_one(config):
+  model, params, _ = built(config)
+  quick = model.methods[0]()
+  assert parse_method(str(quick), model.methods) == quick
+  assert translate(model, params, X, quick).tokens.shape[:2] == (4, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reverse:
+  """A decoding method of one's own: the source, backwards."""
+
+  def decode(self, model, params, x, score, keys):
+    tokens = jnp.flip(x, axis=1)[:, None]
+    return Hypotheses(tokens, jnp.zeros(tokens.shape[:2]))
+
+
+class Reversing(models.AutoregressiveTransformer):
+  methods = (Reverse, Beam)
+
+
+def test_a_method_of_ones_own_decodes_by_itself():
+  _, params, _ = built(AUTOREGRESSIVE)
+  model = Reversing(AUTOREGRESSIVE)
+  found = translate(model, params, X, Reverse())
+  np.testing.assert_array_equal(found.tokens[:, 0], X[:, ::-1])
+  assert translate(model, params, X, Beam(2)).tokens.shape[1] == 2
+
+
+@pytest.mark.parametrize(
+  ("config", "method", "message"),
+  [
+    (GAUSS, Beam(), "Latent.* cannot decode by beam4; it takes delta"),
+    (AUTOREGRESSIVE, Delta(2), "Auto.* delta2; it takes greedy or beam"),
+    (AUTOREGRESSIVE, Reverse(), "Auto.* it takes greedy or beam"),
+  ],
+)
+def test_a_method_that_is_none_of_the_models_is_refused(
+  config, method, message
+):
+  model, params, _ = built(config)
+  with pytest.raises(InputError, match=message):
+    translate(model, params, X, method)
 
 
 def test_more_lengths_than_the_predictor_knows_are_refused():
@@ -541,7 +617,7 @@ def test_blank_lines_never_reach_the_model(tokenizer, monkeypatch):
   # A model that would say something to nothing.
   seen = []
   monkeypatch.setattr(
-    decode,
+    decode.corpus,
     "translate",
     lambda model, params, x, *_: seen.append(x) or translate(
       model, params, x, Greedy()
