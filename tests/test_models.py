@@ -11,6 +11,7 @@ from scipy import stats
 
 from latentnmt import config as cfg
 from latentnmt import models, testing
+from latentnmt.decode import Beam, Delta, Greedy
 from latentnmt.errors import InputError
 from latentnmt.masks import length_mask
 from latentnmt.priors import StandardNormalPrior
@@ -43,6 +44,25 @@ def built(name: str):
 def start(name: str, x, length: int, hypotheses: int):
   model, variables, _ = built(name)
   return model.apply(variables, x, length, hypotheses, method="start")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_model_says_what_it_is(name):
+  model, *_ = built(name)
+  assert model.exact == (name == "autoregressive")
+  assert model.methods == ((Greedy, Beam) if model.exact else (Delta,))
+  assert model.config is CONFIGS[name]
+
+
+def test_nothing_is_computed_to_count_parameters():
+  config = dataclasses.replace(TRANSFORMER, vocab_size=10**6, width=1 << 14)
+  huge = dataclasses.replace(AUTOREGRESSIVE, transformer=config)
+  assert models.num_parameters(huge) > 16e9
+  _, variables, _ = built("gauss")
+  shapes = models.abstract_params(models.build(GAUSS))
+  chex.assert_trees_all_equal_shapes_and_dtypes(variables["params"], shapes)
+  count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+  assert models.num_parameters(GAUSS) == count
 
 
 @pytest.mark.parametrize("name", CONFIGS)

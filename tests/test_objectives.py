@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from latentnmt import objectives
-from latentnmt.config import TrainConfig
+from latentnmt import metrics, objectives
 from latentnmt.types import Terms
 
 _POSITIONS = np.array([4.0, 6.0, 2.0])
@@ -80,33 +79,21 @@ def test_a_batch_of_padding_costs_nothing():
   assert objectives.negative_elbo(terms)[0] == 0
 
 
-def test_per_token_divides_the_sum_over_batches_once():
+def test_terms_per_token_divides_the_sum_over_batches_once():
   sums = objectives.add([objectives.totals(_terms())] * 2)
-  nats = objectives.per_token(sums)
+  nats, terms = metrics.terms_per_token(sums), _terms()
+  for name, expected in {
+    "elbo": terms.log_py - terms.kl + terms.log_pl,
+    "elbo_given_length": terms.log_py - terms.kl,
+    "log_pl": terms.log_pl,
+  }.items():
+    np.testing.assert_allclose(
+      nats[name], expected.sum() / _TOKENS.sum(), rtol=1e-6
+    )
+
+
+def test_the_bound_pays_for_the_length():
   terms = _terms()
   np.testing.assert_allclose(
-    nats["elbo"], terms.elbo.sum() / _TOKENS.sum(), rtol=1e-6
+    terms.elbo - terms.given_length, terms.log_pl, rtol=1e-5
   )
-  np.testing.assert_allclose(
-    nats["log_pl"], terms.log_pl.sum() / _TOKENS.sum(), rtol=1e-6
-  )
-
-
-def test_kl_weight_is_zero_then_linear_then_one():
-  config = TrainConfig(kl_start=10, kl_ramp=20)
-  steps = [0, 10, 11, 20, 30, 31, 1000]
-  beta = [float(objectives.kl_weight(step, config)) for step in steps]
-  np.testing.assert_allclose(beta, [0, 0, 0.05, 0.5, 1, 1, 1], rtol=1e-6)
-  sudden = TrainConfig(kl_start=10, kl_ramp=0)
-  assert objectives.kl_weight(9, sudden) == 0
-  assert objectives.kl_weight(10, sudden) == 1
-
-
-def test_learning_rate_warms_up_decays_and_restarts():
-  config = TrainConfig(learning_rate=2.0, warmup=8, schedule_restart=20)
-  expected = []
-  for step in range(40):
-    t = step + 1 if step < 20 else step - 19
-    expected.append(2 * 64**-0.5 * min(t**-0.5, t * 8**-1.5))
-  rates = objectives.learning_rate(jnp.arange(40), config, 64)
-  np.testing.assert_allclose(rates, expected, rtol=1e-6)

@@ -35,11 +35,11 @@ def decoder():
   return stack, perturb(params, KEY), call, x, mask, source
 
 
-def attention_oracle(params, x, memory, mask):
+def attention_oracle(params, x, source, mask):
   """Multi-head attention of one sentence, written out in numpy."""
   query, key, value = (
     np.einsum("td,dhk->thk", states, params[name]["kernel"])
-    for name, states in (("query", x), ("key", memory), ("value", memory))
+    for name, states in (("query", x), ("key", source), ("value", source))
   )
   logits = np.einsum("thk,shk->hts", query, key) / np.sqrt(query.shape[-1])
   weights = special.softmax(np.where(mask, logits, -np.inf), axis=-1)
@@ -50,16 +50,16 @@ def attention_oracle(params, x, memory, mask):
 def test_attention_is_the_formula():
   module = transformer.Attention(CONFIG)
   x = jax.random.normal(KEY, (2, 3, 16))
-  memory = jax.random.normal(jax.random.key(1), (2, 4, 16))
+  source = jax.random.normal(jax.random.key(1), (2, 4, 16))
   mask = jnp.array([[[True, True, False, True]], [[True, True, True, True]]])
 
-  def call(module, x, memory, mask):
-    return module(x, *module.keys_values(memory), mask)
+  def call(module, x, source, mask):
+    return module(x, *module.keys_values(source), mask)
 
-  params = module.init(KEY, x, memory, mask, method=call)
-  out = module.apply(params, x, memory, mask, method=call)
+  params = module.init(KEY, x, source, mask, method=call)
+  out = module.apply(params, x, source, mask, method=call)
   for b in range(2):
-    expected = attention_oracle(params["params"], x[b], memory[b], mask[b])
+    expected = attention_oracle(params["params"], x[b], source[b], mask[b])
     np.testing.assert_allclose(out[b], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -126,10 +126,10 @@ def test_cached_steps_are_the_full_pass(decoder, rounded):
     config = dataclasses.replace(CONFIG, matmul_dtype="bfloat16")
     stack = transformer.DecoderStack(config, 2, causal=True)
   expected = stack.apply(params, x, mask, source, method=call)
-  memory = stack.apply(params, source, method="precompute")
+  cache = stack.apply(params, source, method="precompute")
   # Two hypotheses a sentence: the second is the first, one step behind in
   # which slot it used, as after a re-ordered beam.
-  steps, caches = stack.apply(params, memory, 5, 2, method="start")
+  context, caches = stack.apply(params, cache, 5, 2, method="start")
   chex.assert_type(jax.tree.leaves(caches), np.uint16 if rounded else float)
   # Kernels rounded in either, but sums of attention in another order.
   near = 0.03 if rounded else 1e-4
@@ -141,7 +141,7 @@ def test_cached_steps_are_the_full_pass(decoder, rounded):
     history = jnp.broadcast_to(history, (3, *history.shape))
     step = jnp.stack([x[:, t], x[:, t]], axis=1)
     out, caches = stack.apply(
-      params, step, t, caches, history, steps, method="step"
+      params, step, t, caches, history, context, method="step"
     )
     for n in range(2):
       np.testing.assert_allclose(
