@@ -1,6 +1,6 @@
 """Scores all translations of one or more runs against the references.
 
-  python -m experiments.evaluate_bleu --data=runs/quickstart/data \
+  latentnmt evaluate_bleu --data=runs/quickstart/data \
     --run=runs/quickstart/teacher --run=runs/quickstart/gauss-raw
 
 Every hypotheses/<split>.<method>.txt of a run, and .step<N>.txt of another
@@ -19,11 +19,12 @@ import re
 
 from absl import flags
 
-from latentnmt import checkpoint, files, metrics
+from latentnmt import files, metrics
 from latentnmt.data import PreparedData, read_lines
 from latentnmt.errors import InputError
 from latentnmt.experiments import app, shared_flags
 from latentnmt.experiments.progress import progress
+from latentnmt.runs import Result, RunDirectory
 
 _RUNS = flags.DEFINE_multi_string(
   "run", None, "Run directory; may be given repeatedly.", required=True
@@ -37,26 +38,42 @@ _MEASURES = {"bleu": metrics.bleu, "chrf": metrics.chrf}
 _TOLD = {"bound_per_token": "bound", "eq3_per_token": "eq3"}
 
 
-def hypotheses(run: str) -> list[tuple[str, str, Path]]:
-  """(split, method, file) of each file of translations of a run.
+def main(argv):
+  """Scores what the flags name."""
+  del argv
+  data = PreparedData.open(_DATA.value)
+  runs = [RunDirectory(path) for path in _RUNS.value]
+  found = [
+    (run, file, about(file, data)) for run in runs for file in translations(run)
+  ]
+  # All are scored before any score is written: one may be found wanting.
+  results = [
+    (run, file, result)
+    for run, file, told in progress(found, desc="bleu")
+    for result in score(file, told, data, _RESAMPLES.value)
+  ]
+  for run, file, result in results:
+    run.append_result(result)
+    print(f"{file}: {result.metric} {result.value:.2f}")
+
+
+def translations(run: RunDirectory) -> list[Path]:
+  """Finds the files of translations of a run.
 
   Raises:
     InputError: if there are none.
   """
-  files = sorted((Path(run) / "hypotheses").glob("*.*.txt"))
-  if not files:
+  found = run.hypotheses_paths()
+  if not found:
     raise InputError(f"{run} has no translations; translate with it first.")
-  names = [re.sub(r"(\.step\d+)?\.txt$", "", file.name) for file in files]
-  return [
-    (*name.split(".", 1), file) for name, file in zip(names, files, strict=True)
-  ]
+  return found
 
 
-def about(file: Path, fingerprint: str) -> dict:
-  """What `translate` wrote about a file: step, data, truncated and so on.
+def about(file: Path, data: PreparedData) -> dict:
+  """Returns what is known of translations: step, split, method and so on.
 
   Raises:
-    InputError: if it wrote nothing, or translated data of another fingerprint.
+    InputError: if `translate` wrote nothing, or translated other data.
   """
   found = files.read_json(file.with_suffix(".json"))
   if found is None:
@@ -64,52 +81,43 @@ def about(file: Path, fingerprint: str) -> dict:
       f"{file} has no .json beside it that tells its checkpoint; translate"
       " again, or remove it."
     )
-  if found["data"] != fingerprint:
+  if found["data"] != data.fingerprint:
     raise InputError(
       f"{file} translates other data ({found['data']}) than"
-      f" --data={_DATA.value} ({fingerprint}); translate that, or give the"
+      f" --data={data.path} ({data.fingerprint}); translate that, or give the"
       " other as --data."
     )
+  name = re.sub(r"(\.step\d+)?\.txt$", "", file.name)
+  found["split"], found["method"] = name.split(".", 1)
+  if data.reference_normalizers:
+    found["reference_normalizers"] = data.reference_normalizers
   return found
 
 
-def scores(
-  lines: list[str], references: list[str], resamples: int
-) -> list[dict]:
-  """Rows of both measures."""
-  return [
-    {"metric": name}
-    | dataclasses.asdict(measure(lines, references, resamples=resamples))
-    for name, measure in _MEASURES.items()
+def score(
+  file: Path, told: dict, data: PreparedData, resamples: int
+) -> list[Result]:
+  """Scores translations by both measures, and repeats what was told of them.
+
+  Raises:
+    InputError: for another number of lines than there are references.
+  """
+  rows = [
+    {"metric": metric, "value": told[field]}
+    for field, metric in _TOLD.items()
+    if field in told
   ]
-
-
-def main(argv):
-  """Scores what the flags name."""
-  del argv
-  data = PreparedData.open(_DATA.value)
-  files = [(run, *found) for run in _RUNS.value for found in hypotheses(run)]
-  abouts = [about(file, data.fingerprint) for *_, file in files]
-  # All are scored before any score is written: one may be found wanting.
-  found = []
-  bar = progress(files, desc="bleu")
-  for (run, split, method, file), told in zip(bar, abouts, strict=True):
-    try:
-      rows = scores(read_lines(file), data.targets(split), _RESAMPLES.value)
-    except InputError as error:
-      raise InputError(f"{file}: {error}") from None
-    told |= {"split": split, "method": method}
-    if data.reference_normalizers:
-      told["reference_normalizers"] = data.reference_normalizers
-    rows += [
-      {"metric": metric, "value": told.pop(field)}
-      for field, metric in _TOLD.items()
-      if field in told
+  told = {name: value for name, value in told.items() if name not in _TOLD}
+  lines, references = read_lines(file), data.targets(told["split"])
+  try:
+    scores = [
+      {"metric": name}
+      | dataclasses.asdict(measure(lines, references, resamples=resamples))
+      for name, measure in _MEASURES.items()
     ]
-    found += [(run, file, row | told) for row in rows]
-  for run, file, row in found:
-    checkpoint.append_result(run, row)
-    print(f"{file}: {row['metric']} {row['value']:.2f}")
+  except InputError as error:
+    raise InputError(f"{file}: {error}") from None
+  return [Result.from_row(row | told) for row in scores + rows]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How likely a model finds the references: exactly, or by bounds and samples.
+"""Scores the references by a model: exactly, or by bounds and samples.
 
-  python -m experiments.evaluate_likelihood --run=runs/quickstart/gauss-raw \
+  latentnmt evaluate_likelihood --run=runs/quickstart/gauss-raw \
     --data=runs/quickstart/data --samples=100
 
 With --checkpoint=kept each checkpoint of the run is scored, by the same
 compiled programs. Rows go to the run's results.jsonl, per-sentence values to
 likelihood/<split>.<step>.npz of the run, by the names of `Estimate`. Rows by
-metric, each for the estimators "exact" (autoregressive models) or iwae, elbo,
+metric, each for the estimator "exact" (models that know it) or iwae, elbo,
 reconstruction and lee2020 (latent models), from K = 8 on "extrapolated", what
 iwae seems to tend to (no bound), and with --temperatures "annealed":
 
@@ -18,31 +18,32 @@ iwae seems to tend to (no bound), and with --temperatures "annealed":
                                nats, length paid; where the truth is known
 
 Tokens are counted up to and including EOS, without any EOS that the model
-appends; bits_per_byte is per UTF-8 byte of the references. K, the effective
-sample size and the standard error (of sampling z, in nats per token) stand in
-the rows of iwae, beside nats per token at K, K/2, K/4, ... samples, and in
-those of annealed, where K is the number of chains. "unknown" tokens of the
-references make nats and bits/byte those of their pieces, not of the string.
+appends; bits_per_byte is per UTF-8 byte of the references. "samples" are K, of
+annealing the number of chains. The effective sample size and the standard error
+(of sampling z, in nats per token) stand in the rows of iwae, beside nats per
+token at K, K/2, K/4, ... samples, and in those of annealed. "unknown" tokens of
+the references make nats and bits/byte those of their pieces, not of the string.
 """
 
-from pathlib import Path
+import dataclasses
+import functools
 import sys
 
 from absl import flags
 import jax
 import numpy as np
 
-from latentnmt import checkpoint, files, likelihood, metrics
-from latentnmt.config import AutoregressiveConfig
+from latentnmt import checkpoint, likelihood, metrics
 from latentnmt.data import PreparedData
 from latentnmt.errors import InputError
-from latentnmt.experiments import app, shared_flags
+from latentnmt.experiments import app, loading, shared_flags
 from latentnmt.experiments.progress import progress
+from latentnmt.runs import Result, RunDirectory
 from latentnmt.text import UNK
 from latentnmt.types import AnnealedEstimate, Estimate
 
 _RUN = shared_flags.run_flag()
-shared_flags.checkpoint_flag(several=True)
+_CHECKPOINT = shared_flags.checkpoint_flag(several=True)
 _DATA = shared_flags.data_flag()
 _SPLIT = shared_flags.split_flag()
 _SAMPLES = flags.DEFINE_integer(
@@ -65,50 +66,146 @@ _TRUNCATE = flags.DEFINE_bool(
 )
 
 _METRICS = {"paid": "nats_per_token", "given": "nats_per_token_given_length"}
-_ESTIMATORS = ("iwae", "elbo", "reconstruction", "lee2020")
 
 
-def values(
-  estimate: Estimate, exact: bool, annealed: AnnealedEstimate | None = None
-) -> dict[str, np.ndarray]:
-  """float[n], nats per sentence with the length given, by estimator."""
-  if exact:
-    return {"exact": estimate.log_likelihood}
-  found = {"iwae": estimate.log_likelihood}
-  found |= {name: getattr(estimate, name) for name in _ESTIMATORS[1:]}
-  if estimate.sweep.shape[1] > 3:
-    found["extrapolated"] = np.asarray(likelihood.extrapolate(estimate.sweep))
-  if annealed is not None:
-    found["annealed"] = annealed.log_likelihood
-  return found
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How sentences are scored; fields are the flags of the same names."""
+
+  samples: int
+  chunk: int | None
+  temperatures: int
+  chains: int
+  leapfrog: int
+  seed: int
+  truncate: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+  """What is known of log p(y|x) of n sentences.
+
+  Attributes:
+    estimate: of them.
+    exact: whether that is the truth.
+    annealed: another estimate, where there is one.
+  """
+
+  estimate: Estimate
+  exact: bool
+  annealed: AnnealedEstimate | None = None
+
+  def nats(self) -> dict[str, dict[str, np.ndarray]]:
+    """Returns float[n] by estimator and by length, "paid" or "given"."""
+    e, a = self.estimate, self.annealed
+    if self.exact:
+      return {"exact": {"paid": e.log_likelihood}}
+    found = {"iwae": {"paid": e.log_likelihood, "given": e.given_length}}
+    found["elbo"] = {"paid": e.elbo, "given": e.length_given(e.elbo)}
+    for name in ("reconstruction", "lee2020"):
+      given = getattr(e, name)
+      found[name] = {"paid": e.length_paid(given), "given": given}
+    if e.sweep.shape[1] > 3:
+      paid = np.asarray(likelihood.extrapolate(e.sweep))
+      found["extrapolated"] = {"paid": paid, "given": e.length_given(paid)}
+    if a is not None:
+      found["annealed"] = {"paid": a.log_likelihood, "given": a.given_length}
+    return found
+
+
+def main(argv):
+  """Scores a split by each checkpoint asked for."""
+  del argv
+  if _TEMPERATURES.value == 1:
+    raise InputError("--temperatures=1: give 2 or more, or 0 for none.")
+  settings = Settings(
+    _SAMPLES.value, _CHUNK.value, _TEMPERATURES.value, _CHAINS.value,
+    _LEAPFROG.value, _SEED.value, _TRUNCATE.value,
+  )  # fmt: skip
+  run, split = RunDirectory(_RUN.value), _SPLIT.value
+  prepared = PreparedData.open(_DATA.value)
+  steps = loading.checkpoint_steps(run, _CHECKPOINT.value)
+  for step in steps:
+    if len(steps) > 1:
+      print(f"step {step}")
+    # Models of the same configuration are equal: nothing is compiled again.
+    loaded = checkpoint.load(run, step)
+    scores, found = evaluate(
+      loaded, prepared, split, settings, aloud=step == steps[0]
+    )
+    write(run, split, step, settings, scores)
+    for row in found:
+      run.append_result(Result.from_row(row | {"step": step}))
+      show(row)
+
+
+def evaluate(
+  loaded, prepared: PreparedData, split: str, settings: Settings, aloud: bool
+) -> tuple[Scores, list[dict]]:
+  """Returns scores of each sentence of a split, and figures of them all.
+
+  Args:
+    loaded: a model, its parameters and its tokenizer.
+    prepared: the corpus.
+    split: of the corpus.
+    settings: of the estimators.
+    aloud: whether to warn of what the figures are not of.
+  """
+  model, _, tokenizer = loaded
+  sources, targets = prepared.sources(split), prepared.targets(split)
+  scores = score(loaded, sources, targets, settings)
+  x, y = tokenizer.encode(sources), tokenizer.encode(targets)
+  counted = counts(model, scores.estimate, x, y)
+  limit = model.config.transformer.max_length
+  if aloud:
+    warn(counted, limit)
+  found = rows(scores, settings, targets, cut=max(map(len, y)) > limit)
+  truth = prepared.log_probs(split)
+  if truth is not None and not counted["truncated"]:
+    found += differences(scores, truth)
+  conditions = {"split": split, "data": prepared.fingerprint} | counted
+  if not model.exact:
+    conditions |= {"samples": settings.samples, "seed": settings.seed}
+  # Annealing has its own number of samples.
+  return scores, [row | conditions | row for row in found]
+
+
+def score(loaded, sources, targets, settings: Settings) -> Scores:
+  """Estimates log p(y|x) of n pairs of lines; see `evaluate`."""
+  model, options = loaded[0], {"truncate": settings.truncate}
+  pairs = *loaded, sources, targets, jax.random.key(settings.seed)
+  options["progress"] = functools.partial(progress, desc="likelihood")
+  estimate = likelihood.log_likelihood_lines(
+    *pairs, settings.samples, settings.chunk, **options
+  )
+  if model.exact or not settings.temperatures:
+    return Scores(estimate, model.exact)
+  options["progress"] = functools.partial(progress, desc="annealing")
+  sizes = settings.temperatures, settings.chains, settings.leapfrog
+  annealed = likelihood.annealed_lines(*pairs, *sizes, **options)
+  return Scores(estimate, model.exact, annealed)
 
 
 def rows(
-  estimate: Estimate,
-  references: list[str],
-  exact: bool,
-  cut: bool = False,
-  annealed: AnnealedEstimate | None = None,
+  scores: Scores, settings: Settings, references: list[str], cut: bool
 ) -> list[dict]:
-  """Figures of a corpus.
+  """Returns figures of a corpus.
 
   Args:
-    estimate: of n sentences.
+    scores: of n sentences.
+    settings: that they were scored with.
     references: n lines, as they stand in the corpus.
-    exact: whether the model is autoregressive and the estimate its truth.
     cut: whether references were scored in part, which leaves no sense to
       bits per byte.
-    annealed: of the same sentences.
   """
-  more = {} if exact else {"iwae": _noise(estimate) | _sweep(estimate)}
-  if annealed is not None:
-    more["annealed"] = _noise(annealed) | _annealing(annealed)
+  estimate, more = scores.estimate, {}
+  if not scores.exact:
+    more["iwae"] = _noise(estimate) | _sweep(estimate)
+  if scores.annealed is not None:
+    more["annealed"] = _noise(scores.annealed) | _annealing(scores, settings)
   result = []
-  for name, given in values(estimate, exact, annealed).items():
-    conventions = {"paid": given + estimate.log_pl}
-    if not exact:
-      conventions["given"] = given
-    for length, nats in conventions.items():
+  for name, by_length in scores.nats().items():
+    for length, nats in by_length.items():
       row = {
         "metric": _METRICS[length],
         "value": metrics.per_token(nats, estimate.num_tokens),
@@ -119,21 +216,16 @@ def rows(
       if not cut:
         row["bits_per_byte"] = metrics.bits_per_byte(nats, references)
       result.append(row | more.get(name, {}))
-  if not exact:
+  if not scores.exact:
     per_position = estimate.lee2020 / estimate.num_positions
-    result.append(
-      {
-        "metric": "lee2020_per_position",
-        "value": metrics.per_sentence(per_position),
-        "estimator": "lee2020",
-        "length": "given",
-      }
-    )
+    row = {"metric": "lee2020_per_position", "estimator": "lee2020"}
+    row["value"] = metrics.per_sentence(per_position)
+    result.append(row | {"length": "given"})
   return result
 
 
 def _noise(estimate: Estimate | AnnealedEstimate) -> dict:
-  """How far the samples can be trusted."""
+  """Says how far the samples can be trusted."""
   variance = np.square(estimate.standard_error, dtype=np.float64)
   tokens = np.sum(estimate.num_tokens, dtype=np.float64)
   return {
@@ -145,37 +237,30 @@ def _noise(estimate: Estimate | AnnealedEstimate) -> dict:
 
 
 def _sweep(estimate: Estimate) -> dict:
-  """Nats per token, length paid, at K, K/2, K/4, ... samples."""
-  paid = estimate.sweep + estimate.log_pl[:, None]
-  return {"sweep": [metrics.per_token(v, estimate.num_tokens) for v in paid.T]}
+  """Gives nats per token at K, K/2, K/4, ... samples."""
+  tokens = estimate.num_tokens
+  return {"sweep": [metrics.per_token(v, tokens) for v in estimate.sweep.T]}
 
 
-def _annealing(annealed: AnnealedEstimate) -> dict:
+def _annealing(scores: Scores, settings: Settings) -> dict:
   return {
-    "K": _CHAINS.value,
-    "temperatures": _TEMPERATURES.value,
-    "leapfrog": _LEAPFROG.value,
-    "acceptance_mean": float(np.mean(annealed.acceptance)),
+    "samples": settings.chains,
+    "temperatures": settings.temperatures,
+    "leapfrog": settings.leapfrog,
+    "acceptance_mean": float(np.mean(scores.annealed.acceptance)),
   }
 
 
-def differences(
-  estimate: Estimate,
-  truth: np.ndarray,
-  exact: bool,
-  annealed: AnnealedEstimate | None = None,
-) -> list[dict]:
-  """Rows that pair every estimator, length paid, with the known truth.
+def differences(scores: Scores, truth: np.ndarray) -> list[dict]:
+  """Returns rows that pair every estimator, length paid, with the truth.
 
   Args:
-    estimate: of n sentences.
+    scores: of n sentences.
     truth: float[n], log p(y|x) in nats.
-    exact: as for `rows`.
-    annealed: as for `rows`.
   """
-  result = []
-  for name, given in values(estimate, exact, annealed).items():
-    nats = given + estimate.log_pl
+  result, tokens = [], scores.estimate.num_tokens
+  for name, by_length in scores.nats().items():
+    nats = by_length["paid"]
     mean, error = metrics.mean_difference(nats, truth)
     result.append(
       {
@@ -184,15 +269,15 @@ def differences(
         "estimator": name,
         "length": "paid",
         "standard_error": error if np.isfinite(error) else None,
-        "per_token": metrics.per_token(nats - truth, estimate.num_tokens),
-        "truth_per_token": metrics.per_token(truth, estimate.num_tokens),
+        "per_token": metrics.per_token(nats - truth, tokens),
+        "truth_per_token": metrics.per_token(truth, tokens),
       }
     )
   return result
 
 
 def counts(model, estimate: Estimate, source: list, target: list) -> dict:
-  """What was scored, and what of it was out of the ordinary.
+  """Counts what was scored, and what of it was out of the ordinary.
 
   Args:
     model: that scored.
@@ -201,17 +286,16 @@ def counts(model, estimate: Estimate, source: list, target: list) -> dict:
     target: n lists of ids.
   """
   x, y = (np.array([len(ids) for ids in side]) for side in (source, target))
-  unknown = sum(ids.count(UNK) for ids in target)
   limit = model.config.transformer.max_length
   row = {
     "sentences": len(y),
     "tokens": int(np.sum(estimate.num_tokens, dtype=np.float64)),
     "positions": int(np.sum(estimate.num_positions, dtype=np.float64)),
-    "unknown": unknown,
+    "unknown": sum(ids.count(UNK) for ids in target),
     "truncated": int(np.sum((x > limit) | (y > limit))),
   }
-  if not isinstance(model.config, AutoregressiveConfig):
-    bound = model.config.max_length_difference
+  bound = getattr(model.config, "max_length_difference", None)
+  if bound is not None:
     difference = np.abs(estimate.num_positions - np.minimum(x, limit))
     row["beyond_length_classes"] = int(np.sum(difference > bound))
   return row
@@ -235,102 +319,26 @@ def warn(counted: dict, limit: int) -> None:
     print(line, file=sys.stderr)
 
 
-def show(found: list[dict]) -> None:
-  """Prints the rows for a person."""
-  for row in found:
-    line = f"{row['metric']:28}{row['estimator']:15}{row['value']:10.4f}"
-    if "ess_median" in row:
-      line += f"  K {row['K']}, ESS median {row['ess_median']:.1f}"
-      line += f" min {row['ess_min']:.1f}, +- {row['standard_error']:.4f}"
-    elif row["metric"] == "difference_to_truth" and row["standard_error"]:
-      line += f" +- {row['standard_error']:.4f} nats per sentence"
-    print(line)
-
-
-def main(argv):
-  """Scores a split by each checkpoint asked for."""
-  del argv
-  if _TEMPERATURES.value == 1:
-    raise InputError("--temperatures=1: give 2 or more, or 0 for none.")
-  prepared = PreparedData.open(_DATA.value)
-  steps = shared_flags.checkpoint_steps(_RUN.value)
-  for step in steps:
-    if len(steps) > 1:
-      print(f"step {step}")
-    # Models of the same configuration are equal: nothing is compiled again.
-    evaluate(prepared, step, aloud=step == steps[0])
-
-
-def evaluate(prepared: PreparedData, step: int, aloud: bool) -> None:
-  """Scores a split by one checkpoint and writes what was found.
-
-  Args:
-    prepared: the corpus.
-    step: of the checkpoint.
-    aloud: whether to warn of what the figures are not of.
-  """
-  split = _SPLIT.value
-  sources, targets = prepared.sources(split), prepared.targets(split)
-  model, params, tokenizer = checkpoint.load(_RUN.value, step)
-  exact = isinstance(model.config, AutoregressiveConfig)
-  key = jax.random.key(_SEED.value)
-  scored = model, params, tokenizer, sources, targets, key
-  estimate = likelihood.log_likelihood_lines(
-    *scored,
-    _SAMPLES.value,
-    _CHUNK.value,
-    progress=lambda batches: progress(batches, desc="likelihood"),
-    truncate=_TRUNCATE.value,
-  )
-  annealed = None
-  if _TEMPERATURES.value and not exact:
-    annealed = likelihood.annealed_lines(
-      *scored,
-      _TEMPERATURES.value,
-      _CHAINS.value,
-      _LEAPFROG.value,
-      progress=lambda batches: progress(batches, desc="annealing"),
-      truncate=_TRUNCATE.value,
-    )
-  x, y = tokenizer.encode(sources), tokenizer.encode(targets)
-  counted = counts(model, estimate, x, y)
-  limit = model.config.transformer.max_length
-  if aloud:
-    warn(counted, limit)
-  cut = max(map(len, y)) > limit
-  found = rows(estimate, targets, exact, cut, annealed)
-  truth = prepared.log_probs(split)
-  if truth is not None and not counted["truncated"]:
-    found += differences(estimate, truth, exact, annealed)
-  conditions = {
-    "split": split,
-    "step": step,
-    "K": None if exact else _SAMPLES.value,
-    "seed": None if exact else _SEED.value,
-    "data": prepared.fingerprint,
-    **counted,
-  }
-  found = [row | conditions | row for row in found]  # annealed has its own K
-  write(step, estimate, annealed, found)
-  show(found)
+def show(row: dict) -> None:
+  """Prints a row for a person."""
+  line = f"{row['metric']:28}{row['estimator']:15}{row['value']:10.4f}"
+  if "ess_median" in row:
+    line += f"  K {row['samples']}, ESS median {row['ess_median']:.1f}"
+    line += f" min {row['ess_min']:.1f}, +- {row['standard_error']:.4f}"
+  elif row["metric"] == "difference_to_truth" and row["standard_error"]:
+    line += f" +- {row['standard_error']:.4f} nats per sentence"
+  print(line)
 
 
 def write(
-  step: int,
-  estimate: Estimate,
-  annealed: AnnealedEstimate | None,
-  found: list[dict],
+  run: RunDirectory, split: str, step: int, settings: Settings, scores: Scores
 ) -> None:
-  """Writes the values of each sentence, then the rows."""
-  run, split = Path(_RUN.value), _SPLIT.value
-  columns = vars(estimate) | dict(samples=_SAMPLES.value, seed=_SEED.value)
-  if annealed is not None:
-    columns["annealed"] = annealed.log_likelihood
-  with files.replacing(run / "likelihood" / f"{split}.{step}.npz") as partial:
-    with open(partial, "wb") as file:  # savez adds .npz to a mere name
-      np.savez(file, **columns)
-  for row in found:
-    checkpoint.append_result(run, row)
+  """Writes the values of each sentence."""
+  columns = vars(scores.estimate)
+  if scores.annealed is not None:
+    columns = columns | {"annealed": scores.annealed.log_likelihood}
+  told = {"samples": settings.samples, "seed": settings.seed}
+  run.write_likelihood(split, step, **columns, **told)
 
 
 if __name__ == "__main__":

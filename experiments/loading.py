@@ -23,6 +23,20 @@ def checkpoint_steps(run: RunDirectory, asked: str) -> list[int]:
   return [checkpoint.find_step(run, step)]
 
 
+def decoding_methods(model, names: Iterable[str]) -> list[decode.Method]:
+  """Returns the decoding methods of these names.
+
+  Raises:
+    InputError: for an unknown name, or a method that is none of the model's.
+  """
+  # Methods of other families are known, to be refused for what they are.
+  known = tuple(dict.fromkeys((*model.methods, *decode.METHODS)))
+  methods = [decode.parse_method(name, known) for name in names]
+  for method in methods:
+    decode.check_method(model, method)
+  return methods
+
+
 def rankings(methods: Iterable, tokenizer, teacher: str | None) -> dict:
   """Returns what ranks each method's candidates, and what to say of it.
 

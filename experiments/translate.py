@@ -1,6 +1,6 @@
 r"""Translates with a trained run.
 
-  python -m experiments.translate --run=runs/quickstart/teacher \
+  latentnmt translate --run=runs/quickstart/teacher \
     --data=runs/quickstart/data --methods=greedy,beam4
 
 writes `<run>/hypotheses/<split>.<method>.txt`, one translation a line, for
@@ -14,7 +14,7 @@ standard input), one method, to standard output or --output=FILE.
 Latent models choose among candidates, lengths x samples of the prior, by their
 own bound or by a teacher's log p(y|x):
 
-  python -m experiments.translate --run=RUN --data=DATA \
+  latentnmt translate --run=RUN --data=DATA \
     --methods=delta1-l5-s4-t0.5,delta1-l5-s4-t0.5-teacher --teacher=RUN
 
 Their .json says how likely they find what they wrote, "output_tokens" in all,
@@ -25,17 +25,16 @@ at the posterior mean m of each translation y, T tokens long, in nats:
 """
 
 import functools
-from pathlib import Path
 import sys
 
 from absl import flags
 import jax
 
 from latentnmt import checkpoint, data, decode, files, metrics
-from latentnmt.config import AutoregressiveConfig
 from latentnmt.errors import InputError
-from latentnmt.experiments import app, shared_flags
+from latentnmt.experiments import app, loading, shared_flags
 from latentnmt.experiments.progress import progress
+from latentnmt.runs import RunDirectory
 
 _RUN = shared_flags.run_flag()
 _CHECKPOINT = shared_flags.checkpoint_flag(several=True)
@@ -48,7 +47,7 @@ _OUTPUT = flags.DEFINE_string(
   "output", "-", "Where translations of --input go; - for standard output."
 )
 _METHODS = shared_flags.methods_flag()
-shared_flags.teacher_flag()
+_TEACHER = shared_flags.teacher_flag()
 _SEED = flags.DEFINE_integer("seed", 0, "Of the prior's draws.")
 _TRUNCATE = flags.DEFINE_bool(
   "truncate", False, "Cut sources that are longer than the model takes."
@@ -59,47 +58,50 @@ _BATCH_TOKENS = shared_flags.batch_tokens_flag()
 def main(argv):
   """Translates a split of prepared data, or text from a file."""
   del argv
-  methods = [decode.parse_method(name) for name in _METHODS.value]
-  _check_flags(methods)
-  lines, fingerprint = _sources()
-  steps = shared_flags.checkpoint_steps(_RUN.value)
-  model, params, tokenizer = checkpoint.load(_RUN.value, steps[0])
-  _check_family(model, methods)
-  rankings = shared_flags.rankings(methods, tokenizer)
-  truncated = _count_long(model, tokenizer, lines)
+  _check_flags()
+  run, split = RunDirectory(_RUN.value), _SPLIT.value
+  lines, fingerprint = _sources(_DATA.value, split, _INPUT.value)
+  steps = loading.checkpoint_steps(run, _CHECKPOINT.value)
+  model, params, tokenizer = checkpoint.load(run, steps[0])
+  methods = loading.decoding_methods(model, _METHODS.value)
+  rankings = loading.rankings(methods, tokenizer, _TEACHER.value)
+  about = {"data": fingerprint}
+  about["truncated"] = _count_long(model, tokenizer, lines, _TRUNCATE.value)
+  options = {
+    "key": jax.random.key(_SEED.value),
+    "batch_tokens": _BATCH_TOKENS.value,
+    "truncate": _TRUNCATE.value,
+    "bound": _DATA.value is not None and not model.exact,
+  }
   for step in steps:
     if step != steps[0]:
       # The model stays the first one's, whose programs are compiled.
-      _, params, _ = checkpoint.load(_RUN.value, step)
+      _, params, _ = checkpoint.load(run, step)
     for method in methods:
       score, teacher = rankings[method]
-      name = _name(method, step)
+      suffix = "" if _CHECKPOINT.value == "best" else f".step{step}"
+      name = f"{method}{suffix}"
+      bar = functools.partial(progress, desc=name, unit="batch")
       found = decode.translate_corpus(
-        model,
-        params,
-        tokenizer,
-        lines,
-        method,
-        score=score,
-        key=jax.random.key(_SEED.value),
-        batch_tokens=_BATCH_TOKENS.value,
-        progress=functools.partial(progress, desc=name, unit="batch"),
-        truncate=_TRUNCATE.value,
-        bound=_DATA.value is not None and isinstance(method, decode.Delta),
+        *(model, params, tokenizer, lines, method),
+        **(options | {"score": score, "progress": bar}),
       )
-      about = {"step": step, "data": fingerprint, "truncated": truncated}
-      _write(name, found.lines, about | teacher | _about(method, found))
+      if _INPUT.value:
+        _write_text(_OUTPUT.value, found.lines)
+        continue
+      told = {"step": step} | about | teacher
+      told |= _seed(method, _SEED.value) | _likelihood(found)
+      run.write_hypotheses(split, name, found.lines, told)
   if _CHECKPOINT.value == "kept":
     for method in methods:
-      where = _RUN.value, _SPLIT.value, f"{method}.kept"
-      path = checkpoint.hypotheses_path(*where).with_suffix(".json")
+      path = run.about_hypotheses_path(split, f"{method}.kept")
       files.write_json(path, {"steps": steps, "data": fingerprint})
 
 
-def _check_flags(methods: list[decode.Method]) -> None:
+def _check_flags() -> None:
   if (_DATA.value is None) == (_INPUT.value is None):
     raise InputError("Give either --data (with --split) or --input.")
-  if _INPUT.value and len(methods) > 1:
+  if _INPUT.value and len(_METHODS.value) > 1:
     raise InputError("--input takes one decoding method, not several.")
   if _INPUT.value and _CHECKPOINT.value == "kept":
     raise InputError("--input takes one checkpoint, not all that are kept.")
@@ -111,23 +113,21 @@ def _check_flags(methods: list[decode.Method]) -> None:
     shared_flags.refuse(["split"], "is for --data; --input is translated whole")
 
 
-def _check_family(model, methods: list[decode.Method]) -> None:
-  """Refuses methods that are not the model's before any is decoded by."""
-  exact = isinstance(model.config, AutoregressiveConfig)
-  for method in methods:
-    if isinstance(method, decode.Delta) == exact:
-      raise InputError(
-        f"{_RUN.value} cannot decode by {method}: its model is"
-        f" {'autoregressive' if exact else 'latent'} and takes"
-        f" {'greedy or beam' if exact else 'delta'}."
-      )
+def _sources(
+  folder: str | None, split: str, path: str | None
+) -> tuple[list[str], str]:
+  """Reads the lines to translate, and the fingerprint of data they are of."""
+  if folder:
+    prepared = data.PreparedData.open(folder)
+    return prepared.sources(split), prepared.fingerprint
+  return data.read_lines("/dev/stdin" if path == "-" else path), ""
 
 
-def _count_long(model, tokenizer, lines: list[str]) -> int:
-  """How many sources the model takes only in part; says so."""
+def _count_long(model, tokenizer, lines: list[str], truncate: bool) -> int:
+  """Counts sources that the model takes only in part; says so if it does."""
   limit = model.config.transformer.max_length
   long = sum(len(ids) > limit for ids in tokenizer.encode(lines))
-  if long and _TRUNCATE.value:
+  if long and truncate:
     print(
       f"{long:,} of {len(lines):,} sources were cut to {limit} tokens.",
       file=sys.stderr,
@@ -135,49 +135,29 @@ def _count_long(model, tokenizer, lines: list[str]) -> int:
   return long
 
 
-def _sources() -> tuple[list[str], str]:
-  """The lines to translate, and the fingerprint of the data they are of."""
-  if _DATA.value:
-    prepared = data.PreparedData.open(_DATA.value)
-    return prepared.sources(_SPLIT.value), prepared.fingerprint
-  path = "/dev/stdin" if _INPUT.value == "-" else _INPUT.value
-  return data.read_lines(path), ""
+def _seed(method: decode.Method, seed: int) -> dict:
+  # A method without a temperature draws nothing.
+  return {"seed": seed} if getattr(method, "temperature", 0) else {}
 
 
-def _name(method: decode.Method, step: int) -> str:
-  """What the translations are called after their split."""
-  suffix = "" if _CHECKPOINT.value == "best" else f".step{step}"
-  return f"{method}{suffix}"
-
-
-def _about(method: decode.Method, found: decode.Translations) -> dict:
-  """The seed where it mattered, the likelihood where it was asked for."""
-  about = {}
-  if getattr(method, "temperature", 0):
-    about["seed"] = _SEED.value
+def _likelihood(found: decode.Translations) -> dict:
+  """Says how likely the model finds what it wrote, where it was asked."""
   tokens = found.num_tokens
-  if found.bound is not None and tokens.any():
-    about["bound_per_token"] = metrics.per_token(found.bound.value, tokens)
-    about["eq3_per_token"] = metrics.per_token(found.bound.eq3, tokens)
-    about["output_tokens"] = int(tokens.sum())
-  return about
+  if found.bound is None or not tokens.any():
+    return {}
+  return {
+    "bound_per_token": metrics.per_token(found.bound.value, tokens),
+    "eq3_per_token": metrics.per_token(found.bound.eq3, tokens),
+    "output_tokens": int(tokens.sum()),
+  }
 
 
-def _write(name: str, lines: list[str], about: dict) -> None:
-  if _DATA.value:
-    where = _RUN.value, _SPLIT.value, name
-    path = checkpoint.hypotheses_path(*where).with_suffix(".json")
-    # Killed in between, new translations must not stand beside what was said
-    # of the old ones.
-    path.unlink(missing_ok=True)
-    checkpoint.write_hypotheses(*where, lines)
-    files.write_json(path, about)
-    return
+def _write_text(path: str, lines: list[str]) -> None:
   text = "".join(line + "\n" for line in lines)
-  if _OUTPUT.value == "-":
+  if path == "-":
     sys.stdout.write(text)
   else:
-    files.write_text(Path(_OUTPUT.value), text)
+    files.write_text(path, text)
 
 
 if __name__ == "__main__":

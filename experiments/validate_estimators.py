@@ -1,7 +1,7 @@
 """Checks the estimators of log p(y|x) where the truth is known. Prints a table.
 
-  python -m experiments.validate_estimators
-  python -m experiments.validate_estimators --run=runs/grammar/gauss \
+  latentnmt validate_estimators
+  latentnmt validate_estimators --run=runs/grammar/gauss \
     --data=runs/grammar/data --sentences=32
 
 Without --run, on models whose log p(y|x) has a closed form: q is 5 % too
@@ -20,7 +20,7 @@ noise of sampling z; "K" are samples, or temperatures x chains x leapfrog steps
 of annealing; seconds include compilation.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import functools
 import math
@@ -35,9 +35,10 @@ from latentnmt import checkpoint, decode, likelihood, metrics, models, zoo
 from latentnmt.closed_forms import VOCAB_SIZE, LinearGaussian, Mixture
 from latentnmt.data import PreparedData
 from latentnmt.errors import InputError
-from latentnmt.experiments import app, hardware, shared_flags
+from latentnmt.experiments import app, hardware, loading, shared_flags
+from latentnmt.runs import RunDirectory
 from latentnmt.testing import perturb
-from latentnmt.types import EOS, Batch
+from latentnmt.types import EOS, AnnealedEstimate, Batch, Estimate, Nats
 
 _RUN = shared_flags.run_flag(required=False)
 _CHECKPOINT = shared_flags.checkpoint_flag()
@@ -55,6 +56,26 @@ _TEMPERATURES = flags.DEFINE_integer("temperatures", 200, "Of annealing.", 2)
 _CHAINS = flags.DEFINE_integer("chains", 16, "Of annealing.", 1)
 _LEAPFROG = flags.DEFINE_integer("leapfrog", 4, "Steps of a move.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of sentences and samples.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How estimators are run.
+
+  Attributes:
+    samples: K of iwae.
+    annealing: arguments of `likelihood.annealed` by name.
+    seed: of sentences and samples.
+  """
+
+  samples: int
+  annealing: dict[str, int]
+  seed: int
+
+  def key(self, number: int) -> jax.Array:
+    """Returns the key of one purpose."""
+    return jax.random.fold_in(jax.random.key(self.seed), number)
+
 
 _KL = 1.5  # nats per token that the latents of the closed forms carry
 _VOCAB_SIZE = 1000  # of the random Transformer
@@ -118,14 +139,30 @@ def main(argv):
     shared_flags.refuse(["positions", "channels"], "is for what has no --run")
   else:
     shared_flags.refuse(["split", "checkpoint"], "is for --run")
+  annealing = {
+    "temperatures": _TEMPERATURES.value,
+    "chains": _CHAINS.value,
+    "leapfrog": _LEAPFROG.value,
+  }
+  settings = Settings(_SAMPLES.value, annealing, _SEED.value)
   print(hardware.device_description(), end="\n\n")
   print(_HEADER)
-  for row in _of_run() if _RUN.value else _of_known_models():
+  if _RUN.value:
+    run, data = RunDirectory(_RUN.value), PreparedData.open(_DATA.value)
+    (step,) = loading.checkpoint_steps(run, _CHECKPOINT.value)
+    which = _SPLIT.value, _SENTENCES.value
+    rows = _of_run(run, step, data, *which, settings)
+  else:
+    shape = _SENTENCES.value, _POSITIONS.value
+    rows = _of_known_models(_CHANNELS.value, shape, settings)
+  for row in rows:
     print(row, flush=True)
 
 
-def _of_known_models() -> Iterator[Row]:
-  for channels in _CHANNELS.value:
+def _of_known_models(
+  widths: Iterable[int], shape: tuple[int, int], settings: Settings
+) -> Iterator[Row]:
+  for channels in widths:
     # Such that KL(posterior || prior) is _KL for each token.
     noise = math.expm1(2 * _KL / channels) ** -0.5
     subjects = {
@@ -138,71 +175,71 @@ def _of_known_models() -> Iterator[Row]:
       ),
     }
     for name, model in subjects.items():
-      batch = _random_batch(VOCAB_SIZE)
-      exact = model.posterior_sample(_key(2), batch.y)
+      batch = _random_batch(VOCAB_SIZE, shape, settings.seed)
+      exact = model.posterior_sample(settings.key(2), batch.y)
       truth = model.log_evidence(batch.y)
       yield from _compare(
-        f"{name}, C={channels}", model, {}, batch, exact, truth
+        f"{name}, C={channels}", settings, model, {}, batch, exact, truth
       )
-  yield from _of_random_transformer()
+  yield from _of_random_transformer(shape, settings)
 
 
-def _of_random_transformer() -> Iterator[Row]:
+def _of_random_transformer(shape, settings: Settings) -> Iterator[Row]:
   model = models.build(zoo.config("gauss_tiny", vocab_size=_VOCAB_SIZE))
-  batch = _random_batch(_VOCAB_SIZE)
-  params = jax.jit(model.init)(_key(3), batch, _key(3))["params"]
-  params = perturb(params, _key(4), 0.05)
-  batch, exact = likelihood.simulate(model, params, batch, _key(2))
+  batch = _random_batch(_VOCAB_SIZE, shape, settings.seed)
+  init = jax.jit(models.init_params, static_argnums=0)
+  params = perturb(init(model, settings.key(3)), settings.key(4), 0.05)
+  batch, exact = likelihood.simulate(model, params, batch, settings.key(2))
   name = f"a random Transformer's own, C={model.config.channels}"
-  yield from _compare(name, model, params, batch, exact)
+  yield from _compare(name, settings, model, params, batch, exact)
 
 
-def _of_run() -> Iterator[Row]:
-  prepared = PreparedData.open(_DATA.value)
-  split, count = _SPLIT.value, _SENTENCES.value
-  (step,) = shared_flags.checkpoint_steps(_RUN.value)
-  model, params, tokenizer = checkpoint.load(_RUN.value, step)
-  if isinstance(model, models.AutoregressiveTransformer):
-    raise InputError(f"{_RUN.value}: an autoregressive model has no latents.")
-  lines = prepared.sources(split)[:count], prepared.targets(split)[:count]
+def _of_run(
+  run: RunDirectory, step: int, data: PreparedData, split: str, count: int,
+  settings: Settings,
+) -> Iterator[Row]:  # fmt: skip
+  model, params, tokenizer = checkpoint.load(run, step)
+  if model.exact:
+    raise InputError(
+      f"{run}: there is nothing to estimate, its model is exact."
+    )
+  lines = data.sources(split)[:count], data.targets(split)[:count]
   batch = Batch(
     *(
       _pad(decode.encode_lines(model, tokenizer, side, False, name))
       for side, name in zip(lines, ("source", "target"), strict=True)
     )
   )
-  drawn, exact = likelihood.simulate(model, params, batch, _key(2))
-  yield from _compare("the model's own", model, params, drawn, exact)
-  truth = prepared.log_probs(split)
+  drawn, exact = likelihood.simulate(model, params, batch, settings.key(2))
+  yield from _compare("the model's own", settings, model, params, drawn, exact)
+  truth = data.log_probs(split)
   if truth is not None:
     name = f"{split}, length paid"
-    yield from _compare(name, model, params, batch, None, truth[:count])
+    scored = settings, model, params, batch
+    yield from _compare(name, *scored, truth=truth[:count])
 
 
 def _pad(sequences) -> jax.Array:
-  """int32[n, T] of n lists of ids."""
+  """Returns int32[n, T] of n lists of ids."""
   size = max(map(len, sequences))
   rows = [list(ids) + [0] * (size - len(ids)) for ids in sequences]
   return jnp.array(rows, jnp.int32)
 
 
-def _random_batch(vocab_size: int) -> Batch:
-  rng = np.random.default_rng(_SEED.value)
-  shape = _SENTENCES.value, _POSITIONS.value
-  y = rng.integers(EOS + 1, vocab_size, shape, np.int32)
+def _random_batch(vocab_size: int, shape: tuple[int, int], seed: int) -> Batch:
+  y = np.random.default_rng(seed).integers(EOS + 1, vocab_size, shape, np.int32)
   y[:, -1] = EOS
   return Batch(jnp.asarray(y), jnp.asarray(y))
 
 
-def _key(number: int) -> jax.Array:
-  return jax.random.fold_in(jax.random.key(_SEED.value), number)
-
-
-def _compare(subject, model, params, batch, exact=None, truth=None):
-  """Rows of every estimator.
+def _compare(
+  subject, settings: Settings, model, params, batch, exact=None, truth=None
+) -> Iterator[Row]:
+  """Gives rows of every estimator.
 
   Args:
     subject: a name for the sentences.
+    settings: of the estimators.
     model: a latent model.
     params: its parameters.
     batch: the sentences.
@@ -210,48 +247,39 @@ def _compare(subject, model, params, batch, exact=None, truth=None):
       sentences are a corpus's: the length is paid for, and tokens counted.
     truth: log p(y|x) of each sentence in nats, where known.
   """
-  run = functools.partial(_timed, model, params, batch)
-  estimate, seconds = run(likelihood.log_likelihood, samples=_SAMPLES.value)
-  paid, count = estimate.log_pl, estimate.num_tokens
-  if exact is not None:
-    paid, count = 0.0, estimate.num_positions
+  run = functools.partial(_timed, settings.key(1), model, params, batch)
+  estimate, seconds = run(likelihood.log_likelihood, samples=settings.samples)
+  corpus = exact is None
+  count = estimate.num_tokens if corpus else estimate.num_positions
 
-  def row(name, value, *rest):
-    nats = metrics.per_token(value + paid, count)
+  def row(name, nats: Nats, *rest) -> Row:
+    value = nats if corpus else estimate.length_given(nats)
     known = None if truth is None else metrics.per_token(truth, count)
-    return Row(subject, name, nats, known, *rest)
+    return Row(subject, name, metrics.per_token(value, count), known, *rest)
 
-  def noisy(name, estimate, budget, seconds):
-    variance = np.square(estimate.standard_error, dtype=np.float64)
+  def noisy(name, found: Estimate | AnnealedEstimate, *rest) -> Row:
+    variance = np.square(found.standard_error, dtype=np.float64)
     noise = math.sqrt(variance.sum()) / float(np.sum(count))
-    ess = float(np.mean(estimate.ess[estimate.num_positions > 0]))
-    value = estimate.log_likelihood
-    return row(name, value, noise, ess, budget, seconds)
+    ess = float(np.mean(found.ess[found.num_positions > 0]))
+    return row(name, found.log_likelihood, noise, ess, *rest)
 
   yield row("elbo", estimate.elbo)
-  yield noisy("iwae", estimate, f"{_SAMPLES.value}", seconds)
+  yield noisy("iwae", estimate, f"{settings.samples}", seconds)
   extrapolated = np.asarray(likelihood.extrapolate(estimate.sweep))
   yield row("extrapolated (no bound)", extrapolated)
-  sizes = _TEMPERATURES.value, _CHAINS.value, _LEAPFROG.value
-  budget = " x ".join(map(str, sizes))
-  annealed = functools.partial(
-    run,
-    likelihood.annealed,
-    temperatures=sizes[0],
-    chains=sizes[1],
-    leapfrog=sizes[2],
-  )
-  estimate, seconds = annealed()
-  yield noisy("annealed", estimate, budget, seconds)
-  if exact is not None:
-    estimate, seconds = annealed(reverse_from=exact)
-    yield noisy("annealed in reverse", estimate, budget, seconds)
+  anneal = functools.partial(run, likelihood.annealed, **settings.annealing)
+  budget = " x ".join(map(str, settings.annealing.values()))
+  found, seconds = anneal()
+  yield noisy("annealed", found, budget, seconds)
+  if not corpus:
+    found, seconds = anneal(reverse_from=exact)
+    yield noisy("annealed in reverse", found, budget, seconds)
 
 
-def _timed(model, params, batch, score: Callable, **arguments):
-  """An estimate on the host, and the seconds it took."""
+def _timed(key, model, params, batch, score: Callable, **arguments):
+  """Returns an estimate on the host, and the seconds it took."""
   start = time.perf_counter()
-  estimate = score(model, params, batch, _key(1), **arguments)
+  estimate = score(model, params, batch, key, **arguments)
   estimate = jax.device_get(estimate)
   return estimate, time.perf_counter() - start
 

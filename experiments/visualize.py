@@ -1,6 +1,6 @@
 r"""Draws a latent space: prior, posterior and delta posterior of a sentence.
 
-  python -m experiments.visualize --run=runs/quickstart/gauss-raw \
+  latentnmt visualize --run=runs/quickstart/gauss-raw \
     --data=runs/quickstart/data --split=test --line=3
 
 embeds draws of each in the plane by t-SNE (Figure 1 of the paper) and writes
@@ -20,12 +20,12 @@ import jax
 import numpy as np
 
 from latentnmt import checkpoint, data, decode, files
-from latentnmt.config import AutoregressiveConfig
 from latentnmt.errors import InputError
-from latentnmt.experiments import app, shared_flags
+from latentnmt.experiments import app, loading, shared_flags
+from latentnmt.runs import RunDirectory
 
 _RUN = shared_flags.run_flag()
-shared_flags.checkpoint_flag()
+_CHECKPOINT = shared_flags.checkpoint_flag()
 _DATA = shared_flags.data_flag(
   "Prepared data that has the pair.", required=False
 )
@@ -70,17 +70,17 @@ def main(argv):
   """Draws the figure."""
   del argv
   _require_plots()
-  pair = _pair()
-  if 3 * _DRAWS.value <= _PERPLEXITY.value:
+  _check_flags()
+  if _SOURCE.value is not None:
+    pair = Pair("own", _SOURCE.value, _TARGET.value)
+  else:
+    pair = _prepared_pair(_DATA.value, _SPLIT.value, _LINE.value)
+  run, steps = RunDirectory(_RUN.value), _STEPS.value
+  (step,) = loading.checkpoint_steps(run, _CHECKPOINT.value)
+  model, params, tokenizer = checkpoint.load(run, step)
+  if model.exact:
     raise InputError(
-      f"--perplexity={_PERPLEXITY.value:g} is not below the {3 * _DRAWS.value}"
-      " points; lower it or raise --draws."
-    )
-  (step,) = shared_flags.checkpoint_steps(_RUN.value)
-  model, params, tokenizer = checkpoint.load(_RUN.value, step)
-  if isinstance(model.config, AutoregressiveConfig):
-    raise InputError(
-      f"{_RUN.value} is autoregressive and has no latents; give a latent run."
+      f"{run} has no latents: its model is exact; give a latent run."
     )
   draws = decode.latent_draws(
     model,
@@ -88,18 +88,19 @@ def main(argv):
     *_tokens(model, tokenizer, pair),
     jax.random.key(_SEED.value),
     _DRAWS.value,
-    _STEPS.value,
+    steps,
   )
   shape = draws.prior.shape[1:]
   points = embed(draws, _PERPLEXITY.value, _SEED.value)
   caption = (
-    f"{_RUN.value}, step {step}, {pair.name}. {_DRAWS.value:,} draws of each,"
-    f" {shape[0]} x {shape[1]} numbers; k = {_STEPS.value}. t-SNE of"
+    f"{run}, step {step}, {pair.name}. {_DRAWS.value:,} draws of each,"
+    f" {shape[0]} x {shape[1]} numbers; k = {steps}. t-SNE of"
     f" perplexity {_PERPLEXITY.value:g}, seed {_SEED.value}."
   )
-  path = _path(pair)
+  name = f"{pair.name}.delta{steps}.png"
+  path = Path(_OUTPUT.value or run.figures_path / name)
   with files.replacing(path) as partial:
-    draw(points, pair, caption, _STEPS.value).savefig(
+    draw(points, pair, caption, steps).savefig(
       partial, format=path.suffix[1:], dpi=150
     )
   print(path)
@@ -116,19 +117,26 @@ def _require_plots() -> None:
     ) from None
 
 
-def _pair() -> Pair:
+def _check_flags() -> None:
   if (_DATA.value is None) == (_SOURCE.value is None):
     raise InputError("Give either --data (with --line) or --source.")
   if _SOURCE.value is not None:
     shared_flags.refuse(["split", "line"], "is for --data")
     if _TARGET.value is None:
       raise InputError("--source needs its --target.")
-    return Pair("own", _SOURCE.value, _TARGET.value)
-  shared_flags.refuse(["target"], "is for --source")
-  if _LINE.value is None:
-    raise InputError("--data needs --line, the number of a pair.")
-  prepared = data.PreparedData.open(_DATA.value)
-  split, line = _SPLIT.value, _LINE.value
+  else:
+    shared_flags.refuse(["target"], "is for --source")
+    if _LINE.value is None:
+      raise InputError("--data needs --line, the number of a pair.")
+  if 3 * _DRAWS.value <= _PERPLEXITY.value:
+    raise InputError(
+      f"--perplexity={_PERPLEXITY.value:g} is not below the {3 * _DRAWS.value}"
+      " points; lower it or raise --draws."
+    )
+
+
+def _prepared_pair(folder: str, split: str, line: int) -> Pair:
+  prepared = data.PreparedData.open(folder)
   sources, targets = prepared.sources(split), prepared.targets(split)
   if line > len(sources):
     raise InputError(f"--line={line}: {split} has {len(sources):,} lines.")
@@ -147,7 +155,7 @@ def _tokens(model, tokenizer, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
 def embed(
   draws: decode.LatentDraws, perplexity: float, seed: int
 ) -> dict[str, np.ndarray]:
-  """float[n, 2] for the field of each name, embedded all together."""
+  """Returns float[n, 2] of each field by name, embedded all together."""
   import sklearn.manifold
 
   fields = {name: np.asarray(getattr(draws, name)) for name in _LOOKS}
@@ -160,7 +168,7 @@ def embed(
 
 
 def draw(points: dict[str, np.ndarray], pair: Pair, caption: str, steps: int):
-  """The figure, drawn without a window."""
+  """Draws the figure, without a window."""
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(6.4, 6.4), layout="constrained")
@@ -182,13 +190,6 @@ def draw(points: dict[str, np.ndarray], pair: Pair, caption: str, steps: int):
   axes.set_xlabel(caption, fontsize=7, color="#555555", parse_math=False)
   axes.legend(loc="best", fontsize=8, markerscale=1.8)
   return figure
-
-
-def _path(pair: Pair) -> Path:
-  if _OUTPUT.value:
-    return Path(_OUTPUT.value)
-  name = f"{pair.name}.delta{_STEPS.value}.png"
-  return Path(_RUN.value) / "figures" / name
 
 
 if __name__ == "__main__":

@@ -166,6 +166,14 @@ class Estimate:
   num_tokens: Array
   num_positions: Array
 
+  def length_paid(self, nats: Nats) -> Nats:
+    """Returns a figure for a given length, say `lee2020`, the length paid."""
+    return nats + self.log_pl
+
+  def length_given(self, nats: Nats) -> Nats:
+    """Returns a figure that pays for the length, say `elbo`, for a given one."""
+    return nats - self.log_pl
+
 
 @struct.dataclass
 class AnnealedEstimate:

@@ -19,6 +19,7 @@ from latentnmt.decode.beam import Beam, Greedy
 from latentnmt.decode.bound import Bound, own_bound
 from latentnmt.decode.corpus import (
   Translations,
+  check_method,
   encode_lines,
   translate,
   translate_batches,
@@ -41,6 +42,7 @@ __all__ = [
   "Method",
   "Score",
   "Translations",
+  "check_method",
   "encode_lines",
   "latent_draws",
   "own_bound",

@@ -1,5 +1,6 @@
 """`RunDirectory`: every path of a run, and what stands in its small files."""
 
+from collections.abc import Mapping
 import dataclasses
 import json
 import os
@@ -89,6 +90,14 @@ class RunDirectory:
   def hypotheses_path(self, split: str, name: object) -> Path:
     """Translations of a split; `name` is a method, or with ".step<N>"."""
     return self.path / "hypotheses" / f"{split}.{name}.txt"
+
+  def about_hypotheses_path(self, split: str, name: object) -> Path:
+    """File that says what these translations are of."""
+    return self.hypotheses_path(split, name).with_suffix(".json")
+
+  def hypotheses_paths(self) -> list[Path]:
+    """All files of translations, in order of their names."""
+    return sorted((self.path / "hypotheses").glob("*.*.txt"))
 
   def likelihood_path(self, split: str, step: int) -> Path:
     """Figures of each sentence of a split by the checkpoint of a step."""
@@ -201,12 +210,27 @@ class RunDirectory:
   # Evaluations.
 
   def write_hypotheses(
-    self, split: str, name: object, lines: list[str]
+    self,
+    split: str,
+    name: object,
+    lines: list[str],
+    about: Mapping[str, Any] | None = None,
   ) -> Path:
-    """Writes one translation a line and returns the file's path."""
+    """Writes one translation a line, and beside it what is known of them.
+
+    Returns:
+      The path of the translations.
+    """
+    about_path = self.about_hypotheses_path(split, name)
+    # Killed in between, new translations must not stand beside what was said
+    # of the old ones.
+    about_path.unlink(missing_ok=True)
     # A line break inside a translation would shift every later line.
     text = "".join(line.replace("\n", " ") + "\n" for line in lines)
-    return files.write_text(self.hypotheses_path(split, name), text)
+    path = files.write_text(self.hypotheses_path(split, name), text)
+    if about is not None:
+      files.write_json(about_path, about)
+    return path
 
   def append_result(self, result: Result) -> None:
     """Adds a line to results.jsonl."""
