@@ -21,7 +21,9 @@ def find_custom(kind: str, target: str) -> Any:
   """
   module, colon, name = target.partition(":")
   if not colon:
-    raise InputError(f"{kind}={target!r} is not of the form package.module:NAME.")
+    raise InputError(
+      f"{kind}={target!r} is not of the form package.module:NAME."
+    )
   try:
     return getattr(importlib.import_module(module), name)
   except (ImportError, AttributeError, TypeError, ValueError) as error:

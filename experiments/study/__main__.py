@@ -90,7 +90,7 @@ def run(name: str, plan: Plan, cache: str | Path) -> None:
       say(summary(name, plan.recipe, stages))
 
     def start(command):
-      if command[0] != "preprocess" and not plan.known_to_fit:
+      if command[0] != "preprocess" and plan.may_not_fit:
         check_lengths(plan.recipe, plan.prepared, plan.truncate)
       return start_process(command, cache, lock)
 

@@ -100,7 +100,9 @@ class Recipe:
     if "teacher" not in self.runs and any(
       run.distilled or run.warm_start for run in runs
     ):
-      raise InputError("A recipe whose runs need a teacher has a run 'teacher'.")
+      raise InputError(
+        "A recipe whose runs need a teacher has a run 'teacher'."
+      )
 
   def stage_seconds(self, stage: str) -> float:
     """Returns the expected seconds of a stage, by its name or its kind."""
@@ -126,9 +128,8 @@ def kept(run: Run, count: int, checkpoints: int, *settings: str) -> Run:
 
 def refined(run: Run) -> Run:
   """Decodes with every number of refinements in the paper's tables."""
-  return dataclasses.replace(
-    run, methods=tuple(f"delta{k}" for k in (0, 1, 2, 4, 8))
-  )
+  methods = tuple(f"delta{k}" for k in (0, 1, 2, 4, 8))
+  return dataclasses.replace(run, methods=methods, quick_method="delta1")
 
 
 def raw_and_distilled(name: str, run: Run) -> dict[str, Run]:

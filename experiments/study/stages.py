@@ -71,10 +71,10 @@ class Plan:
     return self.data or self.study.data
 
   @property
-  def known_to_fit(self) -> bool:
-    """Whether the data come with the package, so that every model takes them."""
-    own = self.data or self.text
-    return not own and self.recipe.corpus in ("embedded", "grammar")
+  def may_not_fit(self) -> bool:
+    """Whether this prepares text that is not known to fit the models."""
+    known = not self.text and self.recipe.corpus in ("embedded", "grammar")
+    return not (known or self.data)
 
   def _stage(
     self,
