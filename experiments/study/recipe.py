@@ -62,8 +62,8 @@ class Recipe:
     summary: what it shows.
     corpus: as `preprocess --corpus` takes it; None for the user's own.
     vocab_size: V, pieces of the shared vocabulary.
-    runs: name to run, in order; the run "teacher" comes before any that
-      trains on distilled data.
+    runs: name to run, in order; the first is "teacher" where any trains on
+      distilled data or starts warm.
     seconds: expected time of each stage by its name, or by its first word for
       all stages of that kind.
     expected: the numbers to expect, for people.
@@ -96,12 +96,11 @@ class Recipe:
   paper: str | None = None
 
   def __post_init__(self):
-    runs = self.runs.values()
-    if "teacher" not in self.runs and any(
-      run.distilled or run.warm_start for run in runs
-    ):
+    needed = any(run.distilled or run.warm_start for run in self.runs.values())
+    if needed and next(iter(self.runs)) != "teacher":
       raise InputError(
-        "A recipe whose runs need a teacher has a run 'teacher'."
+        "The first run of a recipe with distilled data or warm starts is"
+        " 'teacher'."
       )
 
   def stage_seconds(self, stage: str) -> float:
