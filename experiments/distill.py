@@ -1,6 +1,6 @@
 r"""Replaces training targets by a teacher's translations of the sources.
 
-  python -m experiments.distill --run=runs/quickstart/teacher \
+  latentnmt distill --run=runs/quickstart/teacher \
     --data=runs/quickstart/data --out=runs/quickstart/data-distilled
 
 The result is prepared data like the original but for the training targets;
@@ -19,6 +19,7 @@ training leaves them out anyway.
 """
 
 from collections.abc import Iterator
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -32,13 +33,15 @@ import jax
 import numpy as np
 
 import latentnmt
-from latentnmt import checkpoint, config, data, decode, files, sharding
+from latentnmt import checkpoint, data, decode, files
 from latentnmt.errors import InputError
-from latentnmt.experiments import app, hardware, shared_flags
+from latentnmt.experiments import app, hardware, loading, shared_flags
 from latentnmt.experiments.progress import progress
+from latentnmt.models import build
+from latentnmt.runs import Result, RunDirectory
 
 _RUN = shared_flags.run_flag("Run directory of the teacher.")
-shared_flags.checkpoint_flag()
+_CHECKPOINT = shared_flags.checkpoint_flag()
 _DATA = shared_flags.data_flag()
 _OUT = flags.DEFINE_string(
   "out", None, "Prepared data directory to write.", required=True
@@ -51,41 +54,25 @@ _SHARD = flags.DEFINE_string(
 )
 _BATCH_TOKENS = shared_flags.batch_tokens_flag()
 _PART = 4096  # sentences, about, that are written at once
+_REMEDY = "delete it or give another --out"
 
 
 def main(argv):
   """Translates the training sources and writes the new data."""
   del argv
-  method, shard = decode.parse_method(_METHOD.value), parse_shard(_SHARD.value)
-  prepared = data.PreparedData.open(_DATA.value)
-  provenance = _provenance(prepared, method)
-  out = Path(_OUT.value)
-  folder = out.with_name(out.name + ".parts")
-  if _is_finished(out, provenance):
-    print(f"{out} is finished.")
-    shutil.rmtree(folder, ignore_errors=True)
-    return
-  # The parts are the same only if the batches are.
-  _claim(folder, {**provenance, "batch_tokens": _BATCH_TOKENS.value})
-  parts = list(_translate(prepared, method, provenance["step"], folder, shard))
-  if _SHARD.value:
-    print(
-      f"shard {_SHARD.value}: {len(parts):,} parts are in {folder}; when all"
-      " shards are through, the same without --shard puts them together."
-    )
-    return
-  targets = prepared.targets("train")
-  for part in parts:
-    for i, line in zip(part["ids"], part["lines"], strict=True):
-      targets[i] = line.replace("\n", " ")
-  # Said before the data appear: once they do, nothing here is run again.
-  about = _report(provenance, len(targets), parts)
-  data.with_targets(prepared, out, targets, provenance, about)
-  shutil.rmtree(folder)
+  shard, run = parse_shard(_SHARD.value), RunDirectory(_RUN.value)
+  methods = build(run.config().model).methods
+  teacher = Teacher(
+    run,
+    step=loading.checkpoint_steps(run, _CHECKPOINT.value)[0],
+    method=decode.parse_method(_METHOD.value, methods),
+    batch_tokens=_BATCH_TOKENS.value,
+  )
+  distill(teacher, data.PreparedData.open(_DATA.value), Path(_OUT.value), shard)
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
-  """(i, n) of "i/n"; (0, 1), which is everything, of None.
+  """Reads "i/n" as (i, n), and None as (0, 1), which is everything.
 
   Raises:
     InputError: for what is not of that form, or an i that is not below n.
@@ -99,24 +86,77 @@ def parse_shard(text: str | None) -> tuple[int, int]:
   return number, count
 
 
-def _provenance(prepared: data.PreparedData, method: decode.Method) -> dict:
-  """What determines the new targets."""
-  settings = config.to_dict(checkpoint.read_config(_RUN.value))
-  (step,) = shared_flags.checkpoint_steps(_RUN.value)
-  digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-  return {
-    "data": prepared.fingerprint,
-    "teacher": Path(_RUN.value).name,
-    "teacher_config": digest[:16],
-    "step": step,
-    "method": str(method),
-  }
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """A run that translates.
+
+  Attributes:
+    run: its directory.
+    step: of the checkpoint.
+    method: it decodes by.
+    batch_tokens: sentences times source length of a batch.
+  """
+
+  run: RunDirectory
+  step: int
+  method: decode.Method
+  batch_tokens: int
+
+  def provenance(self, prepared: data.PreparedData) -> dict:
+    """Returns what determines the new targets."""
+    # As the file has it: what this version makes of it may have more fields.
+    settings = json.dumps(self.run.config_tree()).encode()
+    return {
+      "data": prepared.fingerprint,
+      "teacher": self.run.name,
+      "teacher_config": hashlib.sha256(settings).hexdigest()[:16],
+      "step": self.step,
+      "method": str(self.method),
+    }
+
+
+def distill(
+  teacher: Teacher,
+  prepared: data.PreparedData,
+  out: Path,
+  shard: tuple[int, int] = (0, 1),
+) -> None:
+  """Writes prepared data with the teacher's translations, or a shard's parts.
+
+  Raises:
+    InputError: for data or parts that are there and were made otherwise.
+  """
+  provenance = teacher.provenance(prepared)
+  folder = out.with_name(out.name + ".parts")
+  if _is_finished(out, provenance):
+    print(f"{out} is finished.")
+    shutil.rmtree(folder, ignore_errors=True)
+    return
+  # The parts are the same only if the batches are.
+  _claim(folder, {**provenance, "batch_tokens": teacher.batch_tokens})
+  parts = list(_translate(teacher, prepared, folder, shard))
+  if shard != (0, 1):
+    print(
+      f"shard {'/'.join(map(str, shard))}: {len(parts):,} parts are in"
+      f" {folder}; when all shards are through, the same without --shard puts"
+      " them together."
+    )
+    return
+  targets = prepared.targets("train")
+  for part in parts:
+    for i, line in zip(part["ids"], part["lines"], strict=True):
+      targets[i] = line.replace("\n", " ")
+  # Said before the data appear: once they do, nothing here is run again.
+  about = _report(teacher, provenance, len(targets), parts)
+  data.with_targets(prepared, out, targets, provenance, about)
+  shutil.rmtree(folder)
 
 
 def _is_finished(out: Path, provenance: dict) -> bool:
   meta = files.read_json(out / "meta.json")
   if meta is not None:
-    _check_same(out, meta["made_from"].get("targets", {}), provenance)
+    old = meta["made_from"].get("targets", {})
+    files.check_made_from(out, old, provenance, _REMEDY)
   elif out.exists() and any(out.iterdir()):
     raise InputError(f"{out} exists and is no prepared corpus; name another.")
   return meta is not None
@@ -128,59 +168,29 @@ def _claim(parts: Path, provenance: dict) -> None:
   if old is None:
     files.write_json(parts / "made_from.json", provenance)
   else:
-    _check_same(parts, old, provenance)
-
-
-def _check_same(path: Path, old: dict, new: dict) -> None:
-  differing = [
-    f"{name}: {old.get(name)} -> {value}"
-    for name, value in new.items()
-    if old.get(name) != value
-  ]
-  if differing:
-    raise InputError(
-      f"{path} was made otherwise ({'; '.join(differing)}); delete it or give"
-      " another --out."
-    )
+    files.check_made_from(parts, old, provenance, _REMEDY)
 
 
 def _translate(
+  teacher: Teacher,
   prepared: data.PreparedData,
-  method: decode.Method,
-  step: int,
   folder: Path,
   shard: tuple[int, int],
 ) -> Iterator[dict]:
-  """Every part of a shard, those not yet there made now.
+  """Yields every part of a shard, those not yet there made now.
 
   A part has "ids", "lines", the "seconds" they took and on which "device".
   """
-  translate, tokenizer = _translator(method, step)
-  limit = checkpoint.read_config(_RUN.value).train.max_length
-  encoded = tokenizer.encode(prepared.sources("train"))
-  short = [i for i, tokens in enumerate(encoded) if len(tokens) <= limit]
-  batches = data.length_batches(
-    [encoded[i] for i in short], batch_tokens=_BATCH_TOKENS.value
-  )
-  index, count = shard
-  planned = {}
-  for number, group in enumerate(_grouped(batches)):
-    if number % count == index:
-      ids = [short[i] for rows, _ in group for i in rows[rows >= 0]]
-      planned[folder / f"{number:05d}.json"] = ids, group
-  total = sum(len(ids) for ids, _ in planned.values())
+  loaded = checkpoint.load(teacher.run, teacher.step)
+  groups = _groups(teacher, loaded[2].encode(prepared.sources("train")))
+  mine = range(shard[0], len(groups), shard[1])
+  total = sum(len(_ids(groups[number])) for number in mine)
   with progress(total=total, desc="distill", unit="sentence") as bar:
-    for path, (ids, group) in planned.items():
+    for number in mine:
+      path, ids = folder / f"{number:05d}.json", _ids(groups[number])
       part = files.read_json(path)
       if part is None:
-        part = {"ids": ids, "lines": []}
-        start = time.monotonic()
-        found = ((rows >= 0, translate(x)) for rows, x in group)
-        for real, tokens in decode.fetched(found):
-          part["lines"] += tokenizer.decode(tokens[real])
-          bar.update(int(np.sum(real)))
-        part["seconds"] = time.monotonic() - start
-        part["device"] = hardware.device_description()
+        part = _part(*loaded, teacher.method, groups[number], bar)
         files.write_json(path, part)
       elif sorted(part["ids"]) == sorted(ids):
         bar.update(len(ids))
@@ -192,38 +202,48 @@ def _translate(
       yield part
 
 
-def _translator(method: decode.Method, step: int):
-  """A function from int32[B, S] to int32[B, T] on devices; the tokenizer."""
-  mesh = sharding.mesh(jax.local_devices())
-  model, params, tokenizer = checkpoint.load(_RUN.value, step)
-  params = jax.device_put(params, sharding.replicated(mesh))
+def _groups(teacher: Teacher, encoded: list[list[int]]) -> list[list]:
+  """Plans batches of sentences that are short enough, in groups for parts.
 
-  def translate(x: np.ndarray) -> jax.Array:
-    if len(x) % mesh.size:
-      raise InputError(
-        f"{mesh.size} devices cannot share the {len(x)} rows of a batch; use a"
-        " number of devices that divides 8."
-      )
-    x = sharding.put(x, mesh)
-    return decode.translate(model, params, x, method).tokens[:, 0]
-
-  return translate, tokenizer
-
-
-def _grouped(batches: list) -> Iterator[list]:
-  """Consecutive batches of about `_PART` sentences, the same every time."""
-  group, size = [], 0
+  Each group has about `_PART` sentences, the same ones every time.
+  """
+  limit = teacher.run.config().train.max_length
+  short = np.array([i for i, x in enumerate(encoded) if len(x) <= limit], int)
+  batches = data.length_batches(
+    [encoded[i] for i in short], batch_tokens=teacher.batch_tokens
+  )
+  groups, size = [], _PART
   for rows, x in batches:
-    group.append((rows, x))
-    size += len(rows)
     if size >= _PART:
-      yield group
-      group, size = [], 0
-  if group:
-    yield group
+      groups.append([])
+      size = 0
+    # Sentences are known by their number in the corpus, -1 for none.
+    groups[-1].append((np.where(rows < 0, -1, short[rows]), x))
+    size += len(rows)
+  return groups
 
 
-def _report(provenance: dict, pairs: int, parts: list[dict]) -> dict:
+def _ids(group: list) -> list[int]:
+  return [int(i) for ids, _ in group for i in ids[ids >= 0]]
+
+
+def _part(model, params, tokenizer, method: decode.Method, group, bar) -> dict:
+  """Translates a group of batches."""
+  start, lines = time.monotonic(), []
+  for ids, best, _ in decode.translate_batches(model, params, group, method):
+    lines += tokenizer.decode(best.tokens[ids >= 0, 0])
+    bar.update(int(np.sum(ids >= 0)))
+  return {
+    "ids": _ids(group),
+    "lines": lines,
+    "seconds": time.monotonic() - start,
+    "device": hardware.device_description(),
+  }
+
+
+def _report(
+  teacher: Teacher, provenance: dict, pairs: int, parts: list[dict]
+) -> dict:
   """Says how fast it went, here and in the teacher's results.
 
   Returns:
@@ -235,18 +255,19 @@ def _report(provenance: dict, pairs: int, parts: list[dict]) -> dict:
   date = datetime.date.today().isoformat()
   print(
     f"{translated:,} of {pairs:,} training sources translated by"
-    f" {provenance['method']}, {rate:.1f} sentences/s a process with"
-    f" compilation; {pairs - translated:,} too long ones keep their reference."
+    f" {teacher.method}, {rate:.1f} sentences/s a process with compilation;"
+    f" {pairs - translated:,} too long ones keep their reference."
   )
-  row = {
-    "metric": "sentences_per_second",
-    "value": rate,
-    "split": "train",
-    "method": provenance["method"],
-    "step": provenance["step"],
-    "device": ", ".join(devices),
-  }
-  checkpoint.append_result(_RUN.value, row)
+  teacher.run.append_result(
+    Result(
+      metric="sentences_per_second",
+      value=rate,
+      split="train",
+      method=str(teacher.method),
+      step=teacher.step,
+      details={"device": ", ".join(devices)},
+    )
+  )
   return {
     "signature": signature(provenance, date),
     "date": date,
@@ -258,7 +279,7 @@ def _report(provenance: dict, pairs: int, parts: list[dict]) -> dict:
 
 
 def signature(provenance: dict, date: str) -> str:
-  """One line that tells what made the targets, as sacreBLEU's does of BLEU."""
+  """Writes in one line what made the targets, as sacreBLEU's does of BLEU."""
   versions = {"latentnmt": latentnmt.__version__, "jax": jax.__version__}
   parts = {**provenance, **versions, "date": date}
   return "|".join(f"{name}:{value}" for name, value in parts.items())

@@ -1,6 +1,6 @@
 r"""Writes a prepared data directory: vocabulary, tokens, text.
 
-  python -m experiments.preprocess --corpus=embedded --vocab_size=4000 \
+  latentnmt preprocess --corpus=embedded --vocab_size=4000 \
     --out=runs/quickstart/data
 
 The corpora of the paper are wmt14_de_en and wmt16_ro_en, which TFDS downloads
@@ -9,12 +9,12 @@ and prepares once (`pip install '.[tfds]'`), and iwslt16_de_en, whose archive
 prepared as in the paper: 32,000 pieces, entities unescaped, Romanian without
 diacritics.
 
-  python -m experiments.preprocess --corpus=wmt16_ro_en --swap --out=data
+  latentnmt preprocess --corpus=wmt16_ro_en --swap --out=data
 
 A corpus of your own is a folder of {train,dev,test}.{de,en}[.gz|.xz], a
 tab-separated file of manythings.org (English, other language), or six files:
 
-  python -m experiments.preprocess --languages=de,en --out=data \
+  latentnmt preprocess --languages=de,en --out=data \
     --source=train.de,dev.de,test.de --target=train.en,dev.en,test.en
 
 The vocabulary is found on the training pairs alone. A directory that exists
@@ -76,11 +76,21 @@ _OUT = flags.DEFINE_string("out", None, "Directory to write.", required=True)
 def main(argv):
   """Reads the corpus that the flags name, prepares it, says what is there."""
   del argv
-  if _VOCABULARY.value:
-    shared_flags.refuse(["vocab_size"], "is that of --vocabulary; leave it out")
-  corpus = _corpus()
+  kind = _check_flags()
+  corpus = read_corpus(
+    kind,
+    _CORPUS.value,
+    files=(_SOURCE.value, _TARGET.value),
+    languages=tuple(_LANGUAGES.value),
+    downloads=_DOWNLOADS.value,
+    sizes=_SIZES.value,
+    seed=_SEED.value,
+  )
   if _TRAIN_PAIRS.value is not None:
     corpus = data.thinned(corpus, _TRAIN_PAIRS.value)
+  normalizers = _NORMALIZERS.value
+  if normalizers is None:  # the paper's own for its corpora
+    normalizers = getattr(data.PUBLISHED.get(kind), "normalizers", ())
   lines = sum(4 * len(sources) for sources, _ in corpus.splits.values())
   tokenizer = _VOCABULARY.value and text.Tokenizer.load(_VOCABULARY.value)
   # Every line of both sides is read once and tokenised once.
@@ -92,7 +102,7 @@ def main(argv):
       corpus,
       _OUT.value,
       vocab_size=_VOCAB_SIZE.value,
-      normalizers=_normalizers(),
+      normalizers=normalizers,
       swap=_SWAP.value,
       tokenizer=tokenizer,
       advance=bar.update,
@@ -110,48 +120,27 @@ _TAKEN_BY = {
 }
 
 
-def _corpus() -> data.Corpus:
-  kind = _kind()
+def _check_flags() -> str:
+  """Returns the kind of corpus; refuses flags that do not go with it."""
+  if _VOCABULARY.value:
+    shared_flags.refuse(["vocab_size"], "is that of --vocabulary; leave it out")
+  if (_CORPUS.value is None) == (_SOURCE.value is None):
+    raise InputError("Give either --corpus or --source and --target.")
+  kind = "files" if _CORPUS.value is None else _kind(_CORPUS.value)
   for flag, kinds in _TAKEN_BY.items():
     if kind not in kinds:
       remedy = "; --swap turns it around" if flag == "languages" else ""
       shared_flags.refuse([flag], f"does not apply to {kind}{remedy}")
   if len(_LANGUAGES.value) != 2:
     raise InputError("--languages: give two, for example de,en.")
-  source, target = _LANGUAGES.value
-  match kind:
-    case "files":
-      return _files(source, target)
-    case "embedded":
-      return data.embedded_corpus()
-    case "grammar":
-      return data.grammar_corpus(_sizes(), _SEED.value)
-    case name if name in data.PUBLISHED:
-      return data.read_published(name, _DOWNLOADS.value)
-    case "a folder":
-      return data.read_parallel_folder(_CORPUS.value, source, target)
-  return data.read_manythings(
-    _CORPUS.value, _SEED.value, languages=(source, target)
-  )
+  return kind
 
 
-def _normalizers() -> list[str]:
-  """Those asked for, or else the paper's own for its corpora."""
-  published = data.PUBLISHED.get(_CORPUS.value)
-  if _NORMALIZERS.value is None and published is not None:
-    return list(published.normalizers)
-  return _NORMALIZERS.value or []
-
-
-def _kind() -> str:
-  """One of `_NAMED`, a folder, a .tsv file or files."""
-  if (_CORPUS.value is None) == (_SOURCE.value is None):
-    raise InputError("Give either --corpus or --source and --target.")
-  if _SOURCE.value is not None:
-    return "files"
-  if _CORPUS.value in _NAMED:
-    return _CORPUS.value
-  path = Path(_CORPUS.value)
+def _kind(corpus: str) -> str:
+  """Returns one of `_NAMED`, "a folder" or "a .tsv file"."""
+  if corpus in _NAMED:
+    return corpus
+  path = Path(corpus)
   if path.is_dir():
     return "a folder"
   if ".tsv" in path.suffixes or path.is_file():
@@ -162,20 +151,38 @@ def _kind() -> str:
   )
 
 
-def _files(source: str, target: str) -> data.Corpus:
-  sources, targets = _SOURCE.value, _TARGET.value or []
-  if len(sources) != 3 or len(targets) != 3:
+def read_corpus(
+  kind: str, corpus: str, *, files, languages, downloads, sizes, seed
+) -> data.Corpus:
+  """Reads a corpus of a kind; the values are those of the flags."""
+  match kind:
+    case "files":
+      return _files(*files, languages)
+    case "embedded":
+      return data.embedded_corpus()
+    case "grammar":
+      return data.grammar_corpus(_numbers(sizes), seed)
+    case name if name in data.PUBLISHED:
+      return data.read_published(name, downloads)
+    case "a folder":
+      return data.read_parallel_folder(corpus, *languages)
+  return data.read_manythings(corpus, seed, languages=languages)
+
+
+def _files(
+  sources: list[str], targets: list[str] | None, languages: tuple[str, str]
+) -> data.Corpus:
+  if len(sources) != 3 or len(targets or []) != 3:
     raise InputError("--source and --target: give train,dev,test files each.")
   splits = {
     split: data.read_parallel(x, y)
     for split, x, y in zip(data.SPLITS, sources, targets, strict=True)
   }
   names = ", ".join(Path(path).name for path in (*sources, *targets))
-  return data.Corpus(splits, (source, target), f"parallel files {names}")
+  return data.Corpus(splits, languages, f"parallel files {names}")
 
 
-def _sizes() -> tuple[int, int, int]:
-  sizes = _SIZES.value
+def _numbers(sizes: list[str]) -> tuple[int, int, int]:
   if len(sizes) != 3 or not all(n.isdecimal() and int(n) for n in sizes):
     raise InputError("--sizes: give train,dev,test, three numbers above 0.")
   train, dev, test = map(int, sizes)

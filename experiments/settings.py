@@ -1,60 +1,57 @@
-"""What `train` and `sweep` share: flags of a training, its configuration."""
+"""From flags to the configuration of a training."""
 
 from collections.abc import Iterable
 import dataclasses
 
-from absl import flags
-
 from latentnmt import zoo
 from latentnmt.config import (
+  CustomModelConfig,
   CustomPriorConfig,
   ExperimentConfig,
-  LatentConfig,
   TrainConfig,
+  TransformerConfig,
+  field_names,
   override,
 )
 from latentnmt.errors import InputError
 from latentnmt.models import build
 
 
-def preset_flag():
-  """The flag --preset: a name in `zoo`."""
-  return flags.DEFINE_string(
-    "preset", None, f"One of {', '.join(zoo.names())}.", required=True
-  )
-
-
-def warm_start_flag():
-  """The flag --warm_start: a run whose modules a training starts from."""
-  return flags.DEFINE_string(
-    "warm_start",
-    None,
-    "Run to start from: of its best checkpoint, modules of the same name and"
-    " shapes are taken over, of a teacher by a student the embedding, encoder"
-    " and decoder. The vocabulary must be the same.",
-  )
-
-
 def experiment_config(
-  preset: str,
   vocab_size: int,
-  settings: Iterable[str],
+  settings: Iterable[str] = (),
+  *,
+  preset: str | None = None,
+  model: str | None = None,
   prior: str | None = None,
 ) -> ExperimentConfig:
-  """The preset with its prior replaced, then the settings applied.
+  """Returns a model's configuration and its training's, settings applied.
+
+  Args:
+    vocab_size: V.
+    settings: "field=value", applied last.
+    preset: name in `zoo`.
+    model: instead of a preset, one's own, package.module:Class.
+    prior: of one's own, in place of the preset's.
 
   Raises:
-    InputError: for an unknown preset or field, or a prior that cannot be
-      built or given to a model without latents.
+    InputError: for an unknown preset or field, anything but one of preset and
+      model, a model or prior that cannot be built, or a prior for a model
+      without one.
   """
-  config = ExperimentConfig(
-    zoo.config(preset, vocab_size=vocab_size), TrainConfig(), preset=preset
-  )
+  if (preset is None) == (model is None):
+    raise InputError("Give either --preset or --model.")
+  if preset:
+    chosen = zoo.config(preset, vocab_size=vocab_size)
+  else:
+    chosen = CustomModelConfig(model, TransformerConfig(vocab_size))
   if prior:
-    if not isinstance(config.model, LatentConfig):
-      raise InputError(f"{preset} has no latents, so it takes no --prior.")
-    model = dataclasses.replace(config.model, prior=CustomPriorConfig(prior))
-    config = dataclasses.replace(config, model=model)
+    if "prior" not in field_names(chosen):
+      raise InputError(
+        f"{preset or model} has no latents, so it takes no --prior."
+      )
+    chosen = dataclasses.replace(chosen, prior=CustomPriorConfig(prior))
+  config = ExperimentConfig(chosen, TrainConfig(), preset=preset or model)
   config = override(config, *settings)
-  build(config.model)  # a prior that cannot be built says so now
+  build(config.model)  # what cannot be built says so now
   return config

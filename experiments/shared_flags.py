@@ -65,10 +65,21 @@ def teacher_flag():
   )
 
 
-def preset_flag(required: bool = True):
+def preset_flag():
   """Defines --preset: a name in `zoo`."""
   return flags.DEFINE_string(
-    "preset", None, f"One of {', '.join(zoo.names())}.", required=required
+    "preset", None, f"One of {', '.join(zoo.names())}."
+  )
+
+
+def model_flag():
+  """Defines --model: instead of a preset, a model of one's own."""
+  return flags.DEFINE_string(
+    "model",
+    None,
+    "Instead of --preset, a model of your own, package.module:Class, built as"
+    " Class(config, **fields). --set=model.transformer.width=64 sets a size and"
+    " --set='model.fields=((\"layers\", 2),)' a field.",
   )
 
 

@@ -1,6 +1,6 @@
 r"""Chooses settings by dev BLEU: a short training at every point of a grid.
 
-  python -m experiments.sweep --preset=gauss_base --data=data/wmt14_en_de \
+  latentnmt sweep --preset=gauss_base --data=data/wmt14_en_de \
     --out=runs/wmt14_en_de/sweep/gauss_base.json --set=train.steps=30000 \
     --grid=train.warmup=4000,8000 --grid=model.transformer.dropout=0.1,0.3
 
@@ -20,23 +20,19 @@ import sys
 from absl import flags
 import jax
 
-from latentnmt import checkpoint, files
+from latentnmt import files
 from latentnmt.config import ExperimentConfig
 from latentnmt.data import PreparedData
 from latentnmt.errors import InputError
-from latentnmt.experiments import (
-  app,
-  hardware,
-  shared_flags,
-)
-from latentnmt.experiments import (
-  settings as training,
-)
+from latentnmt.experiments import app, hardware, shared_flags
 from latentnmt.experiments.progress import progress
+from latentnmt.experiments.settings import experiment_config
+from latentnmt.runs import RunDirectory
 from latentnmt.train import fit
 
 _DATA = shared_flags.data_flag()
-_PRESET = training.preset_flag()
+_PRESET = shared_flags.preset_flag()
+_MODEL = shared_flags.model_flag()
 _SET = shared_flags.set_flag()
 _GRID = flags.DEFINE_multi_string(
   "grid",
@@ -45,7 +41,7 @@ _GRID = flags.DEFINE_multi_string(
   " repeatedly: every combination is trained.",
   required=True,
 )
-_WARM_START = training.warm_start_flag()
+_WARM_START = shared_flags.warm_start_flag()
 _OUT = flags.DEFINE_string(
   "out", None, "Where the results go, a .json.", required=True
 )
@@ -60,8 +56,11 @@ def main(argv):
   data = PreparedData.open(_DATA.value)
   # All configurations before the first training: a typo is told at once.
   configs = [
-    training.experiment_config(
-      _PRESET.value, data.tokenizer.vocab_size, [*_SET.value, *point]
+    experiment_config(
+      data.tokenizer.vocab_size,
+      [*_SET.value, *point],
+      preset=_PRESET.value,
+      model=_MODEL.value,
     )
     for point in points
   ]
@@ -70,11 +69,12 @@ def main(argv):
     zip(points, configs, strict=True), 1
   ):
     print(f"[{number}/{len(points)}] {' '.join(point)}", file=sys.stderr)
-    row = _train(config, data, out.with_suffix("") / run_name(point))
+    run = RunDirectory(out.with_suffix("") / run_name(point))
+    row = _train(config, data, run, _WARM_START.value)
     results.append({"settings": list(point), **row})
-  best = chosen(results)
+  best, title = chosen(results), configs[0].preset
   found = {
-    "preset": _PRESET.value,
+    "preset": title,
     "data": data.fingerprint,
     "settings": _SET.value,
     "device": hardware.device_description(),
@@ -82,11 +82,11 @@ def main(argv):
     "chosen": best,
   }
   files.write_json(out, found)
-  print(table(_PRESET.value, results, best))
+  print(table(title, results, best))
 
 
 def grid_points(grid: Sequence[str]) -> list[tuple[str, ...]]:
-  """Every combination of "field=value,value", as settings "field=value".
+  """Returns every combination of "field=value,value", as "field=value".
 
   Raises:
     InputError: for what is not of that form.
@@ -104,32 +104,31 @@ def grid_points(grid: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def run_name(point: Sequence[str]) -> str:
-  """Run directory of a point: ("train.warmup=4000", ...) as "warmup4000"."""
+  """Names a point's run: ("train.warmup=4000", ...) is "warmup4000"."""
   parts = [setting.partition("=") for setting in point]
   return "-".join(field.rpartition(".")[2] + value for field, _, value in parts)
 
 
-def _train(config: ExperimentConfig, data: PreparedData, run: Path) -> dict:
-  """Best dev BLEU of a training and its step; both None if it diverged."""
+def _train(
+  config: ExperimentConfig,
+  data: PreparedData,
+  run: RunDirectory,
+  warm_start: str | None,
+) -> dict:
+  """Returns a training's best dev BLEU and its step, None if it diverged."""
   try:
-    fit(
-      config,
-      data,
-      run,
-      warm_start=_WARM_START.value,
-      progress=progress,
-    )
+    fit(config, data, run, warm_start=warm_start, progress=progress)
   except FloatingPointError as error:
     print(f"{run}: {error}", file=sys.stderr)
     return {"bleu": None, "step": None}
-  shutil.rmtree(run / "checkpoints", ignore_errors=True)
+  shutil.rmtree(run.checkpoints_path, ignore_errors=True)
   jax.clear_caches()  # nothing compiled here serves the next point
-  end = checkpoint.finished(run)
+  end = run.finished()
   return {"bleu": end["best_bleu"], "step": end["best_step"]}
 
 
 def chosen(results: Sequence[dict]) -> list[str]:
-  """Settings of the best result, of equal ones the first.
+  """Returns the settings of the best result, of equal ones the first.
 
   Raises:
     InputError: where every training diverged.
@@ -144,7 +143,7 @@ def chosen(results: Sequence[dict]) -> list[str]:
 
 
 def table(title: str, results: Sequence[dict], best: list[str]) -> str:
-  """The results in Markdown, the chosen row in bold."""
+  """Writes the results in Markdown, the chosen row in bold."""
   fields = [setting.partition("=")[0] for setting in results[0]["settings"]]
   lines = [
     f"{title}, chosen on dev BLEU:\n",

@@ -1,7 +1,10 @@
-r"""Trains a preset on prepared data, or continues a run that was cut off.
+r"""Trains a model on prepared data, or continues a run that was cut off.
 
-  python -m experiments.train --preset=gauss_tiny --data=data/embedded \
+  latentnmt train --preset=gauss_tiny --data=data/embedded \
     --run=runs/my/gauss --set=train.steps=2000 --set=model.channels=16
+
+A model of your own takes the place of a preset, --model=my_module:MyModel.
+With --show_config the configuration is printed and nothing is trained.
 
 On several hosts, start the same command on each with --coordinator=HOST:PORT
 (of the first), --num_processes=N and --process_id=0 to N - 1; all must see
@@ -11,12 +14,13 @@ the same --data and --run.
 from absl import flags
 
 from latentnmt import files, sharding
+from latentnmt.config import flatten
 from latentnmt.data import PreparedData
 from latentnmt.errors import InputError
 from latentnmt.experiments import app, shared_flags
-from latentnmt.experiments import settings as training
 from latentnmt.experiments.progress import progress
-from latentnmt.train import fit
+from latentnmt.experiments.settings import experiment_config
+from latentnmt.train import as_trained, fit
 
 _RUN = shared_flags.run_flag()
 _DATA = shared_flags.data_flag()
@@ -24,14 +28,18 @@ _SET = shared_flags.set_flag()
 _SETTINGS_FROM = flags.DEFINE_string(
   "settings_from", None, "File of `sweep`: what it chose is set after --set."
 )
-_PRESET = training.preset_flag()
+_PRESET = shared_flags.preset_flag()
+_MODEL = shared_flags.model_flag()
 _PRIOR = flags.DEFINE_string(
   "prior",
   None,
   "Prior of your own for a latent model, package.module:Class, built as"
   " Class(channels=C).",
 )
-_WARM_START = training.warm_start_flag()
+_WARM_START = shared_flags.warm_start_flag()
+_SHOW_CONFIG = flags.DEFINE_bool(
+  "show_config", False, "Only print every setting, as the run would have it."
+)
 _TENSORBOARD = flags.DEFINE_bool(
   "tensorboard", False, "Also write TensorBoard events."
 )
@@ -47,7 +55,7 @@ _PROCESS_ID = flags.DEFINE_integer(
 
 
 def main(argv):
-  """Trains."""
+  """Trains, or shows what would be trained."""
   del argv
   if _COORDINATOR.value:
     sharding.initialize(
@@ -56,12 +64,17 @@ def main(argv):
   else:
     shared_flags.refuse(["num_processes", "process_id"], "needs --coordinator")
   data = PreparedData.open(_DATA.value)
-  config = training.experiment_config(
-    _PRESET.value,
+  config = experiment_config(
     data.tokenizer.vocab_size,
     [*_SET.value, *chosen_settings(_SETTINGS_FROM.value)],
-    _PRIOR.value,
+    preset=_PRESET.value,
+    model=_MODEL.value,
+    prior=_PRIOR.value,
   )
+  if _SHOW_CONFIG.value:
+    shown = flatten(as_trained(config, data, _WARM_START.value))
+    print("\n".join(f"{path}={value}" for path, value in shown.items()))
+    return
   try:
     fit(
       config,
@@ -76,7 +89,7 @@ def main(argv):
 
 
 def chosen_settings(path: str | None) -> list[str]:
-  """What `sweep` chose; nothing without a file.
+  """Returns what a sweep chose; nothing without a file.
 
   Raises:
     InputError: for a file that is missing, damaged or not of `sweep`.
@@ -86,7 +99,7 @@ def chosen_settings(path: str | None) -> list[str]:
   found = files.read_json(path)
   if not isinstance(found, dict) or "chosen" not in found:
     raise InputError(
-      f"--settings_from={path}: no file of the sweep binary; run that first."
+      f"--settings_from={path}: no file of `latentnmt sweep`; run that first."
     )
   return found["chosen"]
 

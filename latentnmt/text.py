@@ -87,7 +87,7 @@ class Tokenizer:
     except OSError as error:
       raise InputError(
         f"{path}: {error.strerror}; a vocabulary is written by"
-        " `python -m experiments.preprocess`."
+        " `latentnmt preprocess`."
       ) from None
     except RuntimeError:
       raise InputError(f"{path}: not a SentencePiece model.") from None

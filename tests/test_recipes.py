@@ -3,19 +3,16 @@ import dataclasses
 import pytest
 import test_zoo
 
-from latentnmt import config, data, decode, zoo
+from latentnmt import config, data, decode, models, zoo
 from latentnmt.experiments import sweep
 from latentnmt.experiments.lee2020 import figures as paper
 from latentnmt.experiments.lee2020 import recipes as pairs
 from latentnmt.experiments.lee2020.recipes import PAIRS
-from latentnmt.experiments.study.__main__ import Study
+from latentnmt.experiments.study.layout import StudyDirectory
 from latentnmt.experiments.study.recipes import RECIPES
+from latentnmt.experiments.study.stages import Plan
 
 RUNS = [(r, name) for r, recipe in RECIPES.items() for name in recipe.runs]
-FAMILIES = {
-  config.AutoregressiveConfig: (decode.Greedy, decode.Beam),
-  config.LatentConfig: (decode.Delta,),
-}
 
 
 @pytest.fixture(params=RECIPES)
@@ -31,7 +28,11 @@ def stages(recipe, tmp_path):
 def planned(recipe, folder):
   """The study of a recipe, of text in `folder` where it has no corpus."""
   text = None if recipe.corpus else folder / "text"
-  return Study(recipe, folder, text=text)
+  return plan(recipe, folder, text=text)
+
+
+def plan(recipe, folder, **fields):
+  return Plan(recipe, StudyDirectory(folder), **fields)
 
 
 def experiment(recipe, run, settings=None):
@@ -46,11 +47,12 @@ def experiment(recipe, run, settings=None):
 def test_settings_and_methods_are_valid(recipe, name):
   recipe = RECIPES[recipe]
   run = recipe.runs[name]
-  model = experiment(recipe, run).model
+  model = models.build(experiment(recipe, run).model)
   for method in run.methods:
     parsed = decode.parse_method(method)
     assert str(parsed) == method
-    assert isinstance(parsed, FAMILIES[type(model)])
+    assert isinstance(parsed, model.methods)
+  assert run.quick_method == str(model.methods[0]())
 
 
 @pytest.mark.parametrize("recipe, name", RUNS)
@@ -110,7 +112,7 @@ def test_stage_names_are_unique(stages):
 
 
 def test_data_of_ones_own_replace_the_corpus(recipe, tmp_path):
-  stages = Study(recipe, tmp_path / "study", tmp_path / "mine").stages()
+  stages = plan(recipe, tmp_path / "study", data=tmp_path / "mine").stages()
   assert stages[0].inputs == (tmp_path / "mine" / "meta.json",)
   assert f"--data={tmp_path / 'mine'}" in stages[0].command
   assert not any(stage.name == "preprocess" for stage in stages)
@@ -120,7 +122,7 @@ def test_data_of_ones_own_replace_the_corpus(recipe, tmp_path):
 def test_text_of_ones_own_is_prepared_instead_of_the_corpus(name, tmp_path):
   recipe = dataclasses.replace(RECIPES[name], train_pairs=7)
   mine = tmp_path / "mine.tsv"
-  stage, *_ = Study(recipe, tmp_path / "study", text=mine).stages()
+  stage, *_ = plan(recipe, tmp_path / "study", text=mine).stages()
   assert stage.command[:2] == ("preprocess", f"--corpus={mine}")
   assert "--train_pairs=7" in stage.command and stage.inputs == (mine,)
   # What is said of the recipe's corpus is not said of this.
@@ -192,7 +194,7 @@ def test_a_sweep_comes_before_the_trainings_that_take_what_it_chose(
   pair, tmp_path
 ):
   recipe, folder = PAIRS[pair], tmp_path
-  stages = Study(recipe, folder).stages()
+  stages = plan(recipe, folder).stages()
   names = [stage.name for stage in stages]
   for name, run in recipe.runs.items():
     chosen = folder / "sweep" / f"{run.preset}.json"
@@ -229,7 +231,7 @@ def test_a_report_checks_the_findings(stages):
 
 
 def test_the_figures_of_a_pair_are_its_own(pair, tmp_path):
-  *_, last = Study(PAIRS[pair], tmp_path).stages()
+  *_, last = plan(PAIRS[pair], tmp_path).stages()
   assert f"--paper={pair}" in last.command and pair in paper.NAMES
   shown = {preset.removesuffix("_iwslt") for preset in TABLE_1[pair[:-6]]}
   assert shown == set(paper.QUALITY[pair])

@@ -14,8 +14,13 @@ from latentnmt import data
 from latentnmt.errors import InputError
 from latentnmt.experiments.lee2020.recipes import PAIRS
 from latentnmt.experiments.study import __main__ as study
-from latentnmt.experiments.study import stages
-from latentnmt.experiments.study.recipes import RECIPES
+from latentnmt.experiments.study import run
+from latentnmt.experiments.study.layout import StudyDirectory
+from latentnmt.experiments.study.lengths import check_lengths
+from latentnmt.experiments.study.recipe import Recipe, Run
+from latentnmt.experiments.study.recipes import RECIPES, find_recipe
+from latentnmt.experiments.study.record import Record
+from latentnmt.experiments.study.stages import Plan, Stage
 
 SECONDS = 10
 
@@ -27,9 +32,9 @@ class Fake:
     self.folder, self.ran, self.failing = folder, [], None
     a, b, c = (folder / name for name in "abc")
     self.stages = [
-      study.Stage("first", ("x", f"--out={a}"), (), (a,), SECONDS),
-      study.Stage("second", ("y", f"--in={a}"), (a,), (b,), SECONDS),
-      study.Stage("third", ("z", f"--in={b}"), (b,), (c,), SECONDS),
+      Stage("first", ("x", f"--out={a}"), (), (a,), SECONDS),
+      Stage("second", ("y", f"--in={a}"), (a,), (b,), SECONDS),
+      Stage("third", ("z", f"--in={b}"), (b,), (c,), SECONDS),
     ]
 
   def start(self, command):
@@ -44,9 +49,9 @@ class Fake:
   def run(self):
     """Names of the stages that a call of the study ran."""
     self.ran = []
-    record = study.Record(self.folder)
+    record = Record(StudyDirectory(self.folder))
     record.check(self.stages)
-    study.run_all(self.stages, record, self.start)
+    run.run_all(self.stages, record, self.start)
     return self.ran
 
 
@@ -72,7 +77,7 @@ def test_failing_stage_ends_the_study_and_is_run_again(fake, capsys):
     fake.run()
   assert exit.value.code == 2
   assert fake.ran == ["first", "second"]
-  assert "stage 'second' failed: y --in=" in capsys.readouterr().err
+  assert "stage 'second' failed: latentnmt y --in=" in capsys.readouterr().err
   fake.failing = None
   assert fake.run() == ["second", "third"]
 
@@ -95,20 +100,18 @@ def test_dependents_are_made_again_even_if_the_study_is_cut_off(fake):
   assert fake.run() == ["second", "third"]
 
 
-def test_other_flags_are_refused_before_anything_runs(fake, capsys):
+def test_other_flags_are_refused_before_anything_runs(fake):
   fake.run()
   old = fake.stages[1]
-  fake.stages[1] = study.Stage(
+  fake.stages[1] = Stage(
     "second", (*old.command, "--k=3"), old.inputs, old.outputs, SECONDS
   )
   (fake.folder / "a").unlink()
-  with pytest.raises(SystemExit) as exit:
+  with pytest.raises(InputError, match="^stage 'second'") as error:
     fake.run()
-  assert exit.value.code == 2
   assert fake.ran == []
-  error = capsys.readouterr().err.splitlines()[-1]
-  assert error.startswith("error: stage 'second'")
-  assert "(none of these -> --k=3)" in error and "--study" in error
+  message = str(error.value)
+  assert "(none of these -> --k=3)" in message and "--study" in message
 
 
 def test_a_study_can_be_moved(tmp_path):
@@ -119,8 +122,8 @@ def test_a_study_can_be_moved(tmp_path):
   assert after.run() == []
 
 
-def start(*arguments, **options):
-  command = [sys.executable, "-m", "experiments.study", *map(str, arguments)]
+def start(*arguments, module="latentnmt.experiments.study", **options):
+  command = [sys.executable, "-m", module, *map(str, arguments)]
   # A shell starts its background jobs with interruptions ignored, which they
   # would pass on.
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -141,8 +144,9 @@ def finish(process):
   return process.returncode, stdout, stderr
 
 
-def test_help_lists_the_recipes_and_is_no_failure():
-  status, stdout, _ = finish(start("--help"))
+@pytest.mark.parametrize("module", ["experiments", "latentnmt.experiments"])
+def test_help_lists_the_recipes_and_is_no_failure(module):
+  status, stdout, _ = finish(start("--help", module=f"{module}.study"))
   assert status == 0
   for name, recipe in RECIPES.items():
     assert f"{name}: {recipe.summary}"[:40] in stdout
@@ -156,22 +160,23 @@ def test_dry_run_shows_every_stage_and_writes_nothing(tmp_path):
   assert stdout.startswith(f"quickstart: {RECIPES['quickstart'].summary}")
   assert f"expected: {RECIPES['quickstart'].expected}." in stdout
   assert "train gauss-distilled: to do, about" in stdout
-  assert "python -m experiments.distill --run=" in stdout
+  assert "  latentnmt distill --run=" in stdout
   assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_dry_run_of_a_pair_shows_all_its_stages(name, tmp_path, capsys):
-  stages = study.Study(RECIPES[name], tmp_path).stages()
-  study.show(stages, study.Record(tmp_path))
+  directory = StudyDirectory(tmp_path)
+  stages = Plan(RECIPES[name], directory).stages()
+  run.show(stages, Record(directory))
   lines = capsys.readouterr().out.splitlines()
   assert len(lines) == 4 * len(stages)
   for k, stage in enumerate(stages):
     title, command, reads, writes = lines[4 * k : 4 * k + 4]
     assert f"{stage.name}: to do, about " in title
-    assert command.startswith(f"  python -m experiments.{stage.command[0]} --")
+    assert command.startswith(f"  latentnmt {stage.command[0]} --")
     assert reads.startswith("  reads ") and str(stage.outputs[0]) in writes
-  summary = study.summary(name, RECIPES[name], stages)
+  summary = run.summary(name, RECIPES[name], stages)
   assert "one accelerator (estimated, not measured: " in summary
 
 
@@ -247,13 +252,13 @@ class Value:
 def plan(tmp_path, monkeypatch):
   """Commands of a study and their cache; it ends with the first training."""
 
-  def run(recipe, data=None, cache=None):
+  def run_study(recipe, data=None, cache=None):
     values = {"_OUT": tmp_path / "runs", "_RECIPE": recipe, "_DATA": data}
     for name in ("_STUDY", "_TRUNCATE", "_DRY_RUN"):
       values[name] = None
     for name, value in values.items():
       monkeypatch.setattr(study, name, Value(value))
-    monkeypatch.setattr(study.common, "_COMPILATION_CACHE", Value(cache))
+    monkeypatch.setattr(study.app, "_COMPILATION_CACHE", Value(cache))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     commands, caches = [], set()
 
@@ -267,7 +272,7 @@ def plan(tmp_path, monkeypatch):
       study.main([])
     return commands, caches
 
-  return run
+  return run_study
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -332,10 +337,10 @@ def test_long_lines_are_refused_before_training(
 ):
   path = long(split, side)
   if not refused:
-    stages.check_lengths(RECIPES["quickstart"], path, truncate)
+    check_lengths(RECIPES["quickstart"], path, truncate)
     return
   with pytest.raises(InputError, match=f"1 of 3 {split} {name}s .* line 2 "):
-    stages.check_lengths(RECIPES["quickstart"], path, truncate)
+    check_lengths(RECIPES["quickstart"], path, truncate)
 
 
 def test_too_long_data_are_refused_by_the_binary(long, tmp_path):
@@ -348,7 +353,118 @@ def test_too_long_data_are_refused_by_the_binary(long, tmp_path):
 
 def test_truncation_is_asked_of_the_stages_that_know_it(tmp_path):
   for truncate in (False, True):
-    plan = study.Study(RECIPES["tiny"], tmp_path, None, truncate).stages()
-    asked = {s.command[0] for s in plan if "--truncate=true" in s.command}
+    plan = Plan(RECIPES["tiny"], StudyDirectory(tmp_path), None, truncate)
+    asked = {
+      s.command[0] for s in plan.stages() if "--truncate=true" in s.command
+    }
     expected = {"translate", "evaluate_likelihood"} if truncate else set()
     assert asked == expected
+
+
+# A study of one's own.
+
+
+def test_a_study_answers_without_jax():
+  code = "import sys, latentnmt.experiments.study.__main__ as main; "
+  code += "print(sorted({'jax', 'flax', 'orbax'} & set(sys.modules)))"
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+  assert done.stdout.split() == [b"[]"], done.stderr
+
+
+def a_run(**fields):
+  return Run(**{"methods": ("greedy",), "quick_method": "greedy", **fields})
+
+
+def a_recipe(**runs):
+  return Recipe("mine", "grammar", 300, runs, seconds={}, expected="a table")
+
+
+def test_a_run_has_a_preset_or_a_model():
+  for fields in ({}, {"preset": "gauss_tiny", "model": "mine:Model"}):
+    with pytest.raises(InputError, match="either a preset or a model"):
+      a_run(**fields)
+
+
+def test_a_model_of_ones_own_is_passed_on_and_swept_by_its_name(tmp_path):
+  mine = a_run(model="mine:Model", settings=("train.steps=3",))
+  recipe = dataclasses.replace(
+    a_recipe(mine=mine), sweep=RECIPES["wmt14_en_de"].sweep
+  )
+  stages = Plan(recipe, StudyDirectory(tmp_path)).stages()
+  sweep, train = (
+    next(s for s in stages if s.command[0] == binary)
+    for binary in ("sweep", "train")
+  )
+  for stage in (sweep, train):
+    assert "--model=mine:Model" in stage.command
+    assert not any("--preset" in argument for argument in stage.command)
+  assert sweep.name == "sweep mine:Model"
+  assert sweep.outputs == (tmp_path / "sweep" / "mine.Model.json",)
+
+
+def test_distillation_and_warm_starts_need_a_teacher():
+  for fields in ({"distilled": True}, {"warm_start": True}):
+    with pytest.raises(InputError, match="first run .* is 'teacher'"):
+      a_recipe(student=a_run(preset="gauss_tiny", **fields))
+
+
+MODULE = """
+from latentnmt.experiments.study.recipe import Recipe, Run
+
+NOT_ONE = 3
+MINE = Recipe(
+  summary="Of my own.",
+  corpus="grammar",
+  vocab_size=300,
+  runs={"mine": Run(
+    model="models:Mine", methods=("greedy",), quick_method="greedy"
+  )},
+  seconds={"train": 60},
+  expected="a table",
+)
+"""
+
+
+def test_a_recipe_of_ones_own_is_shown_from_ones_own_folder(tmp_path):
+  (tmp_path / "recipes_of_mine.py").write_text(MODULE)
+
+  def dry_run(name):
+    recipe = f"--recipe=recipes_of_mine:{name}"
+    return finish(start(recipe, "--dry_run", cwd=tmp_path))
+
+  status, stdout, stderr = dry_run("MINE")
+  assert status == 0, stderr
+  assert stdout.startswith("recipes_of_mine:MINE: Of my own. About 1:00 in all")
+  run = "latentnmt train --run=runs/recipes_of_mine.MINE/mine"
+  assert run in stdout and "--model=models:Mine" in stdout
+  for name, message in {
+    "NOT_ONE": "is no `Recipe`",
+    "MISSING": "has no attribute 'MISSING'",
+  }.items():
+    status, stdout, stderr = dry_run(name)
+    assert (status, stdout) == (2, "") and stderr.startswith("error: ")
+    assert message in stderr and stderr.count("\n") == 1
+
+
+def test_a_recipe_of_the_table_is_found_by_its_name():
+  assert find_recipe("tiny") is RECIPES["tiny"]
+
+
+def test_stages_run_as_modules_of_the_package(tmp_path, monkeypatch):
+  class Process:
+    def __init__(self, command, **options):
+      self.command, self.options = command, options
+      started.append(self)
+
+    def wait(self, timeout=None):
+      return 3
+
+  started = []
+  monkeypatch.setattr(subprocess, "Popen", Process)
+  with open(tmp_path / "lock", "w") as lock:
+    assert run.start_process(("train", "--run=x"), tmp_path, lock) == 3
+    assert started[0].options["pass_fds"] == [lock.fileno()]
+  assert started[0].command == [
+    sys.executable, "-m", "latentnmt.experiments.train", "--run=x",
+    f"--compilation_cache={tmp_path}",
+  ]  # fmt: skip

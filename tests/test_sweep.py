@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from latentnmt import checkpoint, data
+from latentnmt import data
 from latentnmt.errors import InputError
 from latentnmt.experiments import sweep, train
 
@@ -37,17 +37,18 @@ class Trainings:
 
   def __call__(self, config, prepared, run, **_):
     point = config.train.warmup, config.model.transformer.dropout
-    if checkpoint.finished(checkpoint.create(run, config, prepared.tokenizer)):
+    run.create(config, prepared.tokenizer)
+    if run.finished():
       return
     if point == self.fail:
       raise KeyboardInterrupt
     self.ran.append(point)
     if BLEU[point] is None:
       raise FloatingPointError("The gradient of step 3 is not finite")
-    (run / "checkpoints").mkdir()
+    run.checkpoints_path.mkdir()
     steps = config.train.steps
-    checkpoint.mark_finished(
-      run, "steps", step=steps, best_step=steps // 2, best_bleu=BLEU[point]
+    run.mark_finished(
+      "steps", step=steps, best_step=steps // 2, best_bleu=BLEU[point]
     )
 
 
@@ -60,6 +61,7 @@ def trainings(monkeypatch, tmp_path):
   flags = {
     "DATA": str(prepared.path),
     "PRESET": "transformer_tiny",
+    "MODEL": None,
     "SET": ["train.steps=8", "train.eval_every=4"],
     "GRID": GRID,
     "WARM_START": None,

@@ -124,23 +124,24 @@ _EVALUATIONS, _KEPT, _PATIENCE = 80, 20, 32
 
 
 def _run(corpus: _Corpus, preset: str) -> Run:
-  """A training, decoded in every way of the paper's tables."""
+  """Makes a training, decoded in every way of the paper's tables."""
   run = Run(
-    preset,
-    (
+    preset=preset,
+    settings=(
       f"train.steps={corpus.steps}",
       f"train.batch_tokens={corpus.batch_tokens}",
       f"train.eval_every={corpus.steps // _EVALUATIONS}",
       f"train.keep_every={corpus.steps // _KEPT}",
       f"train.patience={_PATIENCE}",
     ),
-    ("greedy", "beam4"),
+    methods=("greedy", "beam4"),
+    quick_method="greedy",
   )
   return run if preset.startswith("transformer") else refined(run)
 
 
 def _runs(corpus: _Corpus) -> dict[str, Run]:
-  """Every model on raw and on distilled text, the teacher's twin, too."""
+  """Trains every model on raw and on distilled text."""
   teacher = _run(corpus, corpus.teacher)
   runs = {"teacher": teacher}
   for preset in corpus.students:
@@ -150,7 +151,7 @@ def _runs(corpus: _Corpus) -> dict[str, Run]:
 
 
 def _training(corpus: _Corpus, preset: str, steps: int) -> float:
-  """Expected seconds of a training."""
+  """Estimates the seconds of a training."""
   operations = 6 * _PARAMETERS[preset] * corpus.batch_tokens
   if preset.startswith("flow"):
     operations *= 2  # activations are recomputed, couplings narrow
@@ -158,7 +159,7 @@ def _training(corpus: _Corpus, preset: str, steps: int) -> float:
 
 
 def _seconds(corpus: _Corpus, runs: dict[str, Run], swept: bool) -> dict:
-  """Expected seconds of every stage.
+  """Estimates the seconds of every stage.
 
   Beam search at 200 sentences/s; K = 1,000 samples of 3,000 sentences, or all
   checkpoints on dev, in ten minutes.
@@ -198,7 +199,7 @@ def _recipe(corpus: _Corpus, sweep: Sweep | None = None, **fields) -> Recipe:
 
 
 def _pair(name: str, corpus: _Corpus) -> Recipe:
-  """The paper's study of one direction of a corpus."""
+  """Makes the paper's study of one direction of a corpus."""
   source, target = name.split("_")[1:]
   return _recipe(
     corpus,

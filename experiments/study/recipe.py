@@ -1,36 +1,47 @@
-"""What a recipe is: corpus, models, training, decoding and expectations."""
+"""Recipes: corpus, models, training, decoding and expectations."""
 
 from collections.abc import Mapping
 import dataclasses
 
+from latentnmt.errors import InputError
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
   """A model to train, translate with and score.
 
   Attributes:
     preset: name in `zoo`.
-    settings: changes of the preset and of the training, "field=value".
+    model: instead of a preset, one's own, as `train --model` takes it.
+    settings: changes of the model and of the training, "field=value".
     methods: decoding methods, as `translate --methods` takes them.
+    quick_method: what dev BLEU and kept checkpoints are measured with: the
+      default of the first in the model's `methods`.
     distilled: train on the teacher's translations, not on the references.
-    warm_start: start from the teacher's embedding, encoder and decoder.
+    warm_start: start from the teacher's modules of the same names and shapes.
   """
 
-  preset: str
-  settings: tuple[str, ...]
+  preset: str | None = None
+  model: str | None = None
+  settings: tuple[str, ...] = ()
   methods: tuple[str, ...]
+  quick_method: str
   distilled: bool = False
   warm_start: bool = False
 
+  def __post_init__(self):
+    if (self.preset is None) == (self.model is None):
+      raise InputError("A run of a recipe has either a preset or a model.")
+
   @property
-  def quick_method(self) -> str:
-    """What dev BLEU is measured with: one cheap pass."""
-    return "greedy" if self.methods[0] == "greedy" else "delta1"
+  def kind(self) -> str:
+    """The preset, or the class of a model of one's own."""
+    return self.preset or self.model
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-  """Settings that short trainings choose for each preset, by dev BLEU.
+  """Settings that short trainings choose for each model, by dev BLEU.
 
   They are trained on the corpus itself; a distilled twin takes the same.
 
@@ -51,8 +62,8 @@ class Recipe:
     summary: what it shows.
     corpus: as `preprocess --corpus` takes it; None for the user's own.
     vocab_size: V, pieces of the shared vocabulary.
-    runs: name to run, in order; the run "teacher" comes before any that
-      trains on distilled data.
+    runs: name to run, in order; the first is "teacher" where any trains on
+      distilled data or starts warm.
     seconds: expected time of each stage by its name, or by its first word for
       all stages of that kind.
     expected: the numbers to expect, for people.
@@ -84,40 +95,44 @@ class Recipe:
   batch_sizes: tuple[int, ...] = (1, 32)
   paper: str | None = None
 
+  def __post_init__(self):
+    needed = any(run.distilled or run.warm_start for run in self.runs.values())
+    if needed and next(iter(self.runs)) != "teacher":
+      raise InputError(
+        "The first run of a recipe with distilled data or warm starts is"
+        " 'teacher'."
+      )
+
   def stage_seconds(self, stage: str) -> float:
-    """Expected seconds of a stage, by its name or else by its kind."""
+    """Returns the expected seconds of a stage, by its name or its kind."""
     return self.seconds.get(stage, self.seconds.get(stage.split()[0], 0.0))
 
 
 def steps(count: int, evaluations: int) -> tuple[str, ...]:
-  """Training for `count` steps with so many dev evaluations on the way."""
-  return (
-    f"train.steps={count}",
-    f"train.eval_every={count // evaluations}",
-  )
+  """Sets a training of so many steps and dev evaluations on the way."""
+  return f"train.steps={count}", f"train.eval_every={count // evaluations}"
 
 
 def longer(run: Run, count: int, evaluations: int, *settings: str) -> Run:
-  """The same run trained for longer: of settings given twice the last wins."""
+  """Trains a run for longer: of settings given twice the last counts."""
   settings = run.settings + steps(count, evaluations) + settings
   return dataclasses.replace(run, settings=settings)
 
 
 def kept(run: Run, count: int, checkpoints: int, *settings: str) -> Run:
-  """As `longer`, with a checkpoint kept at each dev evaluation."""
+  """Trains for longer, with a checkpoint kept at each dev evaluation."""
   keep = f"train.keep_every={count // checkpoints}"
   return longer(run, count, checkpoints, keep, *settings)
 
 
 def refined(run: Run) -> Run:
-  """With every number of refinements in the paper's tables."""
-  return dataclasses.replace(
-    run, methods=tuple(f"delta{k}" for k in (0, 1, 2, 4, 8))
-  )
+  """Decodes with every number of refinements in the paper's tables."""
+  methods = tuple(f"delta{k}" for k in (0, 1, 2, 4, 8))
+  return dataclasses.replace(run, methods=methods, quick_method="delta1")
 
 
 def raw_and_distilled(name: str, run: Run) -> dict[str, Run]:
-  """A run and its twin, trained on the teacher's translations."""
+  """Pairs a run with its twin, trained on the teacher's translations."""
   return {
     f"{name}-raw": run,
     f"{name}-distilled": dataclasses.replace(run, distilled=True),

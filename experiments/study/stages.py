@@ -1,8 +1,10 @@
 """The stages of a recipe in a folder: their commands, inputs and outputs."""
 
+from collections.abc import Iterable
 import dataclasses
 from pathlib import Path
 
+from latentnmt.experiments.study.layout import StudyDirectory
 from latentnmt.experiments.study.recipe import Recipe
 
 
@@ -26,12 +28,12 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Study:
+class Plan:
   """A recipe in a folder.
 
   Attributes:
     recipe: what to do.
-    folder: where everything goes.
+    study: where everything goes.
     data: prepared data of the user's own; None for the recipe's corpus.
     truncate: cut test sentences that are longer than a model takes.
     text: text of the user's own, to be prepared instead of the recipe's
@@ -39,78 +41,87 @@ class Study:
   """
 
   recipe: Recipe
-  folder: Path
+  study: StudyDirectory
   data: Path | None = None
   truncate: bool = False
   text: Path | None = None
 
   def stages(self) -> list[Stage]:
-    """All stages, in the order in which they run."""
+    """Returns all stages, in the order in which they run."""
     runs = self.recipe.runs
     stages = [] if self.data else [self._preprocess()]
     for name in runs:
       for stage in self._training(name):
         if stage not in stages:  # twins share a sweep
           stages.append(stage)
-    scored = bool(self.recipe.checkpoint_samples)
-    stages += [self._translate(name) for name in runs]
-    stages += [self._translate_checkpoints(name) for name in runs if scored]
+    scored = runs if self.recipe.checkpoint_samples else ()
+    stages += map(self._translate, runs)
+    stages += map(self._translate_checkpoints, scored)
     stages.append(self._bleu())
-    stages += [self._likelihood(name) for name in runs]
-    stages += [self._likelihood_of_checkpoints(name) for name in runs if scored]
+    stages += map(self._likelihood, runs)
+    stages += map(self._likelihood_of_checkpoints, scored)
     # What a model was trained on does not change its speed.
-    raw = [name for name, run in runs.items() if not run.distilled]
-    stages += [self._benchmark(name) for name in raw]
+    raw = (name for name, run in runs.items() if not run.distilled)
+    stages += map(self._benchmark, raw)
     return [*stages, self._analyze()]
-
-  def _training(self, name: str) -> list[Stage]:
-    """What a run is trained by, stages that other runs have too among it."""
-    run = self.recipe.runs[name]
-    distill = [self._distill()] if run.distilled else []
-    sweep = [self._sweep(name)] if self.recipe.sweep else []
-    return [*distill, *sweep, self._train(name)]
 
   @property
   def prepared(self) -> Path:
     """Where the prepared data are, or will be."""
-    return self.data or self.folder / "data"
+    return self.data or self.study.data
 
   @property
-  def _distilled(self) -> Path:
-    return self.folder / "data-distilled"
+  def may_not_fit(self) -> bool:
+    """Whether this prepares text that is not known to fit the models."""
+    known = not self.text and self.recipe.corpus in ("embedded", "grammar")
+    return not (known or self.data)
 
-  def _trained(self, name: str) -> Path:
-    return self.folder / name / "finished.json"
-
-  def _hypotheses(self, name: str) -> list[Path]:
-    folder = self.folder / name / "hypotheses"
-    return [
-      folder / f"test.{method}.{kind}"
-      for method in self.recipe.runs[name].methods
-      for kind in ("txt", "json")
-    ]
-
-  @property
-  def _cut(self) -> dict[str, str]:
-    return {"truncate": "true"} if self.truncate else {}
-
-  def _results(self) -> list[Path]:
-    return [self.folder / name / "results.jsonl" for name in self.recipe.runs]
-
-  def _stage(self, name, binary, *, inputs, outputs, **options) -> Stage:
+  def _stage(
+    self,
+    name: str,
+    binary: str,
+    inputs: Iterable[Path],
+    outputs: Iterable[Path],
+    **flags,
+  ) -> Stage:
+    """Makes a stage of a binary and its flags, in the order they are shown."""
     return Stage(
       name=name,
-      command=(binary, *_as_flags(options)),
+      command=(binary, *_arguments(flags)),
       inputs=tuple(inputs),
       outputs=tuple(outputs),
       seconds=self.recipe.stage_seconds(name),
     )
 
+  def _of_run(
+    self, name: str, binary: str, run: str, outputs: Iterable[Path], **flags
+  ) -> Stage:
+    """Makes a stage that reads the prepared data and a trained run."""
+    return self._stage(
+      name,
+      binary,
+      inputs=[self.prepared / "meta.json", self._trained(run)],
+      outputs=outputs,
+      run=self.study.run(run),
+      data=self.prepared,
+      **flags,
+    )
+
+  def _trained(self, name: str) -> Path:
+    return self.study.run(name).finished_path
+
+  def _results(self) -> list[Path]:
+    return [self.study.run(name).results_path for name in self.recipe.runs]
+
+  @property
+  def _cut(self) -> dict[str, str]:
+    return {"truncate": "true"} if self.truncate else {}
+
   def _preprocess(self) -> Stage:
     recipe = self.recipe
-    options = {} if self.text else dict(recipe.prepare)
+    flags = {} if self.text else dict(recipe.prepare)
     if recipe.train_pairs:
-      options["train_pairs"] = recipe.train_pairs
+      flags["train_pairs"] = recipe.train_pairs
     return self._stage(
       "preprocess",
       "preprocess",
@@ -119,78 +130,90 @@ class Study:
       corpus=self.text or recipe.corpus,
       out=self.prepared,
       vocab_size=recipe.vocab_size,
-      **options,
+      **flags,
     )
 
-  def _chosen(self, name: str) -> Path:
-    """Where the sweep of a run's preset says what it chose."""
-    preset = self.recipe.runs[name].preset
-    return self.folder / "sweep" / f"{preset}.json"
+  # Training.
+
+  def _training(self, name: str) -> list[Stage]:
+    """Returns what trains a run, with stages that other runs have, too."""
+    distill = [self._distill()] if self.recipe.runs[name].distilled else []
+    sweep = [self._sweep(name)] if self.recipe.sweep else []
+    return [*distill, *sweep, self._train(name)]
 
   def _start(self, name: str) -> tuple[list[Path], dict]:
-    """What a run of the recipe starts from, and the flags that say so."""
+    """Returns what a run starts from, and the flags that say so."""
     if not self.recipe.runs[name].warm_start:
       return [], {}
-    return [self._trained("teacher")], {"warm_start": self.folder / "teacher"}
+    return [self._trained("teacher")], {"warm_start": self.study.run("teacher")}
+
+  def _chosen(self, name: str) -> Path:
+    return self.study.sweep(self.recipe.runs[name].kind)
 
   def _sweep(self, name: str) -> Stage:
     run, sweep = self.recipe.runs[name], self.recipe.sweep
-    inputs, options = self._start(name)
+    inputs, flags = self._start(name)
     return self._stage(
-      f"sweep {run.preset}",
+      f"sweep {run.kind}",
       "sweep",
       inputs=[self.prepared / "meta.json", *inputs],
       outputs=[self._chosen(name)],
       data=self.prepared,
       out=self._chosen(name),
-      preset=run.preset,
+      **_model(run),
       set=run.settings + sweep.settings,
       grid=tuple(
         f"{field}={','.join(map(str, values))}"
         for field, values in sweep.grid.items()
       ),
-      **options,
+      **flags,
     )
 
   def _train(self, name: str) -> Stage:
     run = self.recipe.runs[name]
-    data = self._distilled if run.distilled else self.prepared
-    inputs, options = self._start(name)
+    data = self.study.distilled if run.distilled else self.prepared
+    inputs, flags = self._start(name)
     if self.recipe.sweep:
       inputs.append(self._chosen(name))
-      options["settings_from"] = self._chosen(name)
+      flags["settings_from"] = self._chosen(name)
     return self._stage(
       f"train {name}",
       "train",
       inputs=[data / "meta.json", *inputs],
       outputs=[self._trained(name)],
-      run=self.folder / name,
+      run=self.study.run(name),
       data=data,
-      preset=run.preset,
+      **_model(run),
       set=run.settings,
-      **options,
+      **flags,
     )
 
   def _distill(self) -> Stage:
-    return self._stage(
+    return self._of_run(
       "distill",
       "distill",
-      inputs=[self.prepared / "meta.json", self._trained("teacher")],
-      outputs=[self._distilled / "meta.json"],
-      run=self.folder / "teacher",
-      data=self.prepared,
-      out=self._distilled,
+      "teacher",
+      outputs=[self.study.distilled / "meta.json"],
+      out=self.study.distilled,
       method=self.recipe.distill,
     )
 
+  # Evaluation.
+
+  def _hypotheses(self, name: str) -> list[Path]:
+    return [
+      path.with_suffix(suffix)
+      for method in self.recipe.runs[name].methods
+      for path in [self.study.run(name).hypotheses_path("test", method)]
+      for suffix in (".txt", ".json")
+    ]
+
   def _translate(self, name: str) -> Stage:
-    return self._stage(
+    return self._of_run(
       f"translate {name}",
       "translate",
-      inputs=[self.prepared / "meta.json", self._trained(name)],
+      name,
       outputs=self._hypotheses(name),
-      run=self.folder / name,
-      data=self.prepared,
       methods=",".join(self.recipe.runs[name].methods),
       **self._cut,
     )
@@ -206,18 +229,16 @@ class Study:
       "evaluate_bleu",
       inputs=inputs,
       outputs=self._results(),
-      run=tuple(self.folder / name for name in runs),
+      run=tuple(map(self.study.run, runs)),
       data=self.prepared,
     )
 
   def _likelihood(self, name: str) -> Stage:
-    return self._stage(
+    return self._of_run(
       f"likelihood {name}",
       "evaluate_likelihood",
-      inputs=[self.prepared / "meta.json", self._trained(name)],
-      outputs=[self.folder / name / "results.jsonl"],
-      run=self.folder / name,
-      data=self.prepared,
+      name,
+      outputs=[self.study.run(name).results_path],
       samples=self.recipe.samples,
       **self._cut,
     )
@@ -227,30 +248,27 @@ class Study:
 
   def _of_checkpoints(self, name: str) -> Path:
     """Says which checkpoints were translated with: early stopping decides."""
-    method = self.recipe.runs[name].quick_method
-    return self.folder / name / "hypotheses" / f"dev.{method}.kept.json"
+    method = f"{self.recipe.runs[name].quick_method}.kept"
+    path = self.study.run(name).hypotheses_path("dev", method)
+    return path.with_suffix(".json")
 
   def _translate_checkpoints(self, name: str) -> Stage:
-    return self._stage(
+    return self._of_run(
       f"translate-checkpoints {name}",
       "translate",
-      inputs=[self.prepared / "meta.json", self._trained(name)],
+      name,
       outputs=[self._of_checkpoints(name)],
-      run=self.folder / name,
-      data=self.prepared,
       split="dev",
       checkpoint="kept",
       methods=self.recipe.runs[name].quick_method,
     )
 
   def _likelihood_of_checkpoints(self, name: str) -> Stage:
-    return self._stage(
+    return self._of_run(
       f"likelihood-of-checkpoints {name}",
       "evaluate_likelihood",
-      inputs=[self.prepared / "meta.json", self._trained(name)],
-      outputs=[self.folder / name / "results.jsonl"],
-      run=self.folder / name,
-      data=self.prepared,
+      name,
+      outputs=[self.study.run(name).results_path],
       split="dev",
       checkpoint="kept",
       samples=self.recipe.checkpoint_samples,
@@ -258,72 +276,38 @@ class Study:
     )
 
   def _benchmark(self, name: str) -> Stage:
-    return self._stage(
+    return self._of_run(
       f"benchmark {name}",
       "benchmark",
-      inputs=[self.prepared / "meta.json", self._trained(name)],
-      outputs=[self.folder / name / "results.jsonl"],
-      run=self.folder / name,
-      data=self.prepared,
+      name,
+      outputs=[self.study.run(name).results_path],
       methods=",".join(self.recipe.runs[name].methods),
       batch_sizes=",".join(map(str, self.recipe.batch_sizes)),
     )
 
   def _analyze(self) -> Stage:
-    reports = [f"report.{kind}" for kind in ("md", "csv", "html")]
+    reports = map(self.study.report, ("md", "csv", "html"))
     beside = {"paper": self.recipe.paper} if self.recipe.paper else {}
     return self._stage(
       "analyze",
       "analyze",
       inputs=self._results(),
-      outputs=[self.folder / name for name in (*reports, "findings.md")],
-      study=self.folder,
+      outputs=[*reports, self.study.findings],
+      study=self.study,
       findings="true",
       **beside,
     )
 
 
-def _as_flags(options: dict) -> list[str]:
-  """{"a": 1, "b": (2, 3)} as --a=1 --b=2 --b=3."""
+def _model(run) -> dict[str, str]:
+  """Returns the flag that says which model a run is of."""
+  return {"preset": run.preset} if run.preset else {"model": run.model}
+
+
+def _arguments(flags: dict) -> list[str]:
+  """Writes {"a": 1, "b": (2, 3)} as --a=1 --b=2 --b=3."""
   arguments = []
-  for name, value in options.items():
+  for name, value in flags.items():
     values = value if isinstance(value, tuple) else (value,)
     arguments += [f"--{name}={v}" for v in values]
   return arguments
-
-
-def check_lengths(recipe: Recipe, path: Path, truncate: bool) -> None:
-  """Refuses data that a stage after hours of training would refuse.
-
-  Dev sources are translated while a model trains, test pairs are translated
-  and scored, and dev pairs where checkpoints are; `truncate` allows all but the
-  first to be too long.
-
-  Raises:
-    InputError: names the split, the side and the first line.
-  """
-  # JAX comes with these: only studies of one's own data wait for it.
-  from latentnmt.data import PreparedData
-  from latentnmt.errors import InputError
-  from latentnmt.experiments.settings import experiment_config
-
-  prepared = PreparedData.open(path)
-  limits, vocab_size = {}, prepared.tokenizer.vocab_size
-  for name, run in recipe.runs.items():
-    full = experiment_config(run.preset, vocab_size, run.settings)
-    limits[name] = full.model.transformer.max_length
-  name = min(limits, key=limits.get)
-  sides = [("dev", "source", 0)]
-  if not truncate:
-    sides += [("test", "source", 0), ("test", "target", 1)]
-    sides += [("dev", "target", 1)] if recipe.checkpoint_samples else []
-  for split, side, column in sides:
-    lengths = prepared.store(split).lengths[:, column]
-    long = (lengths > limits[name]).nonzero()[0]
-    if len(long):
-      raise InputError(
-        f"{path}: {len(long):,} of {len(lengths):,} {split} {side}s are longer"
-        f" than the {limits[name]} tokens that {name} takes, the first in line"
-        f" {long[0] + 1} ({lengths[long[0]]} tokens); shorten or remove them"
-        + ("." if (split, column) == ("dev", 0) else " or give --truncate.")
-      )

@@ -85,7 +85,8 @@ class ExperimentConfig:
   Attributes:
     model: configuration of the model.
     train: configuration of its training.
-    preset: name the model configuration started from.
+    preset: what the model's configuration started from: a name in `zoo`, or
+      the class of a model of one's own.
     data: fingerprint of the prepared data the run was trained on.
     warm_start: name and step of the run whose parameters training started
       from; "" for a random start.

@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from latentnmt import text
+from latentnmt import files, text
 from latentnmt.data.corpora import SPLITS, Corpus, read_lines, stream_lines
 from latentnmt.data.token_store import TokenStore, flatten
 from latentnmt.errors import InputError
@@ -61,11 +61,11 @@ class PreparedData:
       InputError: for a directory that is none.
     """
     path = pathlib.Path(path)
-    meta = _read_meta(path)
+    meta = files.read_json(path / "meta.json")
     if meta is None:
       raise InputError(
         f"{path}: no prepared corpus; make one with"
-        f" `python -m experiments.preprocess --out={path}`."
+        f" `latentnmt preprocess --out={path}`."
       )
     return cls(path, meta)
 
@@ -264,7 +264,7 @@ def _write_pairs(
     )
   kept = np.ones(len(sides[0]), bool)
   with contextlib.ExitStack() as stack:
-    files = [
+    opened = [
       stack.enter_context(path.open("wb"))
       for path in _text_files(folder, split)[:: -1 if swap else 1]
     ]
@@ -277,7 +277,7 @@ def _write_pairs(
       if split == "train":
         pairs = zip(*lines, strict=True)
         kept[chunk] = [bool(x.strip() and y.strip()) for x, y in pairs]
-      for file, side in zip(files, lines, strict=True):
+      for file, side in zip(opened, lines, strict=True):
         _write_lines(file, itertools.compress(side, kept[chunk]))
         advance(len(side))
   if not kept.any():
@@ -339,39 +339,23 @@ def _write_meta(folder, made_from: dict, statistics: dict, **more):
     "statistics": statistics,
     **more,
   }
-  (folder / "meta.json").write_text(
-    json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-  )
-
-
-def _read_meta(path: pathlib.Path) -> dict | None:
-  try:
-    return json.loads((path / "meta.json").read_text(encoding="utf-8"))
-  except FileNotFoundError:
-    return None
-  except (OSError, ValueError) as error:
-    raise InputError(f"{path}/meta.json cannot be read: {error}.") from None
+  files.write_json(folder / "meta.json", meta)
 
 
 def _same(out: pathlib.Path, made_from: dict) -> PreparedData | None:
   """The corpus at `out` if it is made from the same, None if there is none."""
   if not out.exists():
     return None
-  if (meta := _read_meta(out)) is None:
+  if (meta := files.read_json(out / "meta.json")) is None:
     if out.is_dir() and not any(out.iterdir()):
       return None
     raise InputError(f"{out} exists and is no prepared corpus; name another.")
-  old, made_from = meta["made_from"], json.loads(json.dumps(made_from))
-  differ = [
-    f"{name}: {old.get(name)} -> {made_from.get(name)}"
-    for name in {**old, **made_from}
-    if old.get(name) != made_from.get(name)
-  ]
-  if differ:
-    raise InputError(
-      f"{out} was made otherwise ({'; '.join(differ)}); name another or"
-      " remove it."
-    )
+  files.check_made_from(
+    out,
+    meta["made_from"],
+    json.loads(json.dumps(made_from)),
+    "name another or remove it",
+  )
   return PreparedData(out, meta)
 
 

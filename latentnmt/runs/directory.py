@@ -148,8 +148,8 @@ class RunDirectory:
     tree = files.read_json(self.config_path)
     if tree is None:
       raise InputError(
-        f"{self} is not a run directory (no config.json in it); the train"
-        " binary makes one."
+        f"{self} is not a run directory (no config.json in it);"
+        " `latentnmt train` makes one."
       )
     return tree
 

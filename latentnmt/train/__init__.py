@@ -4,7 +4,7 @@
 """
 
 from latentnmt.train.evaluation import Dev, quick_method
-from latentnmt.train.loop import fit
+from latentnmt.train.loop import as_trained, fit
 from latentnmt.train.step import (
   Programs,
   TrainState,
@@ -21,6 +21,7 @@ __all__ = [
   "Dev",
   "Programs",
   "TrainState",
+  "as_trained",
   "fit",
   "init_state",
   "make_gradient",

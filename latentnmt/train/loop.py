@@ -94,6 +94,13 @@ def fit(
   return run
 
 
+def as_trained(
+  config: ExperimentConfig, data: PreparedData, warm_start=None
+) -> ExperimentConfig:
+  """Returns the configuration that `fit` would train by, having checked it."""
+  return _with_start(_checked(config, data), data, warm_start)[0]
+
+
 def _with_start(
   config: ExperimentConfig, data: PreparedData, warm_start
 ) -> tuple[ExperimentConfig, Params]:
