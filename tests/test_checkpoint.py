@@ -1,4 +1,4 @@
-"""The run directory: written, refused, damaged and read back."""
+"""Checkpoints: kept, damaged, continued from and loaded."""
 
 import os
 
@@ -10,8 +10,8 @@ import workers
 
 from latentnmt import checkpoint
 from latentnmt.checkpoint import Checkpoints, Progress
-from latentnmt.config import override
 from latentnmt.errors import InputError
+from latentnmt.runs import RunDirectory
 from latentnmt.train import TrainState
 
 
@@ -20,6 +20,12 @@ class _Tokenizer:
 
   def save(self, path):
     path.write_text("pieces")
+
+
+def _run(path) -> RunDirectory:
+  run = RunDirectory(path)
+  run.create(workers.config(), _Tokenizer())
+  return run
 
 
 def _state(step, value) -> TrainState:
@@ -38,7 +44,8 @@ def _save(checkpoints, scores):
 
 def _break(run, step, item=""):
   """Cuts every file of a checkpoint short, as a power cut does."""
-  for folder, _, names in os.walk(run / "checkpoints" / str(step) / item):
+  checkpoints = RunDirectory(run).checkpoints_path
+  for folder, _, names in os.walk(checkpoints / str(step) / item):
     for name in names:
       with open(os.path.join(folder, name), "r+b") as file:
         file.truncate(1)
@@ -56,7 +63,7 @@ def test_latest_best_and_every_nth_are_kept(tmp_path):
 
 
 def test_one_without_a_dev_bleu_is_there_while_it_is_the_latest(tmp_path):
-  run = checkpoint.create(tmp_path / "run", workers.config(), _Tokenizer())
+  run = _run(tmp_path / "run")
   with Checkpoints(run) as checkpoints:
     _save(checkpoints, {1: None})
     assert checkpoints.steps() == [1] and checkpoints.best() is None
@@ -74,7 +81,7 @@ def test_one_without_a_dev_bleu_is_there_while_it_is_the_latest(tmp_path):
     assert state.step == 7 and progress == Progress(7.0, 3, 2)
     _save(checkpoints, {8: 0.0})
     assert checkpoints.steps() == [3, 5, 8]
-  assert sorted(os.listdir(run / "checkpoints")) == ["3", "5", "8"]
+  assert sorted(os.listdir(run.checkpoints_path)) == ["3", "5", "8"]
 
 
 def test_without_checkpoints_the_initial_state_comes_back(tmp_path):
@@ -137,7 +144,7 @@ def test_progress_counts_evaluations_without_a_strictly_better_one():
 
 
 def test_of_equal_evaluations_the_last_is_the_best_everywhere(tmp_path):
-  run = checkpoint.create(tmp_path / "run", workers.config(), _Tokenizer())
+  run = _run(tmp_path / "run")
   with Checkpoints(run) as checkpoints:
     _save(checkpoints, {1: 5.0, 2: 7.0, 3: 7.0, 4: 1.0, 5: 1.0, 6: 1.0})
   with Checkpoints(run) as checkpoints:
@@ -149,36 +156,14 @@ def test_of_equal_evaluations_the_last_is_the_best_everywhere(tmp_path):
 
 
 def test_a_checkpoint_that_is_being_removed_is_not_seen(tmp_path):
-  run = checkpoint.create(tmp_path / "run", workers.config(), _Tokenizer())
+  run = _run(tmp_path / "run")
   with Checkpoints(run) as checkpoints:
     _save(checkpoints, {1: 9.0, 2: 2.0})
-  (run / "checkpoints" / "1" / "metrics" / "metrics").unlink()
+  (run.checkpoints_path / "1" / "metrics" / "metrics").unlink()
   assert checkpoint.find_step(run) == 2 and checkpoint.steps(run) == [2]
   with pytest.raises(InputError, match="no checkpoint of step 1; it has 2"):
     checkpoint.find_step(run, 1)
-  assert (run / "checkpoints" / "1").is_dir()  # reading tidies nothing up
-
-
-def test_a_run_directory_belongs_to_one_configuration(tmp_path):
-  config = workers.config()
-  run = checkpoint.create(tmp_path / "a" / "run", config, _Tokenizer())
-  assert checkpoint.read_config(run) == config
-  before = (run / "config.json").read_bytes()
-  checkpoint.create(run, config, _Tokenizer())
-  other = override(config, "train.steps=5", "model.transformer.width=32")
-  with pytest.raises(InputError) as error:
-    checkpoint.create(run, other, _Tokenizer())
-  assert "train.steps: 4 -> 5" in str(error.value)
-  assert "model.transformer.width: 16 -> 32" in str(error.value)
-  assert (run / "config.json").read_bytes() == before
-
-
-def test_other_directories_are_left_alone(tmp_path):
-  (tmp_path / "mine").write_text("precious")
-  for run in (tmp_path, tmp_path / "mine"):
-    with pytest.raises(InputError, match="no run directory"):
-      checkpoint.create(run, workers.config(), _Tokenizer())
-  assert os.listdir(tmp_path) == ["mine"]
+  assert (run.checkpoints_path / "1").is_dir()  # reading tidies nothing up
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -187,9 +172,7 @@ def test_what_is_missing_is_said(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(InputError, match="not a run directory"):
     checkpoint.load(tmp_path / "file")
-  with pytest.raises(InputError, match="cannot be made"):
-    checkpoint.create(tmp_path / "file/run", workers.config(), _Tokenizer())
-  run = checkpoint.create(tmp_path / "run", workers.config(), _Tokenizer())
+  run = _run(tmp_path / "run")
   with pytest.raises(InputError, match="no checkpoint yet; train it first"):
     checkpoint.load(run)
   assert checkpoint.steps(run) == []
@@ -201,39 +184,5 @@ def test_what_is_missing_is_said(tmp_path):
     checkpoint.load(run, 7)
   assert checkpoint.find_step(run) == 1 and checkpoint.find_step(run, 2) == 2
   _break(run, 1, "params")
-  with pytest.raises(InputError, match="checkpoints/1 cannot be read"):
-    checkpoint.load(run)
-  (run / "config.json").write_text("{")
-  with pytest.raises(InputError, match="damaged"):
-    checkpoint.read_config(run)
-
-
-def test_the_last_result_of_its_kind_wins(tmp_path):
-  key = {"metric": "bleu", "split": "test", "method": "beam4", "step": 7}
-  checkpoint.append_result(tmp_path, {**key, "value": 1.0})
-  checkpoint.append_result(tmp_path, {**key, "value": 2.0, "step": 8})
-  checkpoint.append_result(tmp_path, {**key, "value": 3.0})
-  rows = checkpoint.read_results(tmp_path)
-  assert [(row["step"], row["value"]) for row in rows] == [(7, 3.0), (8, 2.0)]
-
-
-def test_lines_cut_short_are_left_out_and_others_said(tmp_path):
-  path = tmp_path / "rows.jsonl"
-  assert checkpoint.read_lines(path) == []
-  checkpoint.append_line(path, {"a": 1})
-  with open(path, "a") as file:
-    file.write('{"a": ')
-  assert checkpoint.read_lines(path) == [{"a": 1}]
-  checkpoint.append_line(path, {"a": 2})
-  assert checkpoint.read_lines(path) == [{"a": 1}, {"a": 2}]
-  path.write_text('{"a": \n{"a": 1}\n')
-  with pytest.raises(InputError, match="line 1"):
-    checkpoint.read_lines(path)
-
-
-def test_hypotheses_are_one_a_line(tmp_path):
-  lines = ["ein Haus", "", "two\nlines", "bye\u2028bye"]
-  path = checkpoint.write_hypotheses(tmp_path, "dev", "beam4", lines)
-  assert path == checkpoint.hypotheses_path(tmp_path, "dev", "beam4")
-  text = path.read_text(encoding="utf-8")
-  assert text == "ein Haus\n\ntwo lines\nbye\u2028bye\n"
+  with pytest.raises(InputError, match="1 cannot be read.* by latentnmt 0"):
+    checkpoint.load(str(run))

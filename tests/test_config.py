@@ -3,6 +3,7 @@ import json
 import pytest
 
 from latentnmt import config
+from latentnmt.config.ranges import _RANGES
 from latentnmt.errors import InputError
 
 TRANSFORMER = config.TransformerConfig(vocab_size=100, width=64, heads=4)
@@ -19,6 +20,17 @@ MODELS = {
     TRANSFORMER,
     prior=config.CustomPriorConfig("a.b:C", fields=(("layers", 2),)),
   ),
+  "own": config.CustomModelConfig(
+    "a.b:D", TRANSFORMER, fields=(("hidden", 8),), family="bags of words"
+  ),
+}
+FAMILIES = {
+  "autoregressive": "autoregressive",
+  "gaussian": "Gaussian prior",
+  "standard": "standard normal prior",
+  "flow": "flow prior",
+  "custom": "custom prior",
+  "own": "bags of words",
 }
 
 
@@ -54,7 +66,8 @@ def test_override_sets_one_field(assignment, path, value):
   for name in path:
     result = getattr(result, name)
   assert result == value and type(result) is type(value)
-  assert len(config.differences(experiment(), changed)) == 1
+  before, after = map(config.flatten, (experiment(), changed))
+  assert [k for k in before if before[k] != after[k]] == [".".join(path)]
 
 
 def test_override_applies_in_order():
@@ -136,7 +149,7 @@ def test_override_refuses(assignment, message):
 
 
 def test_every_number_has_a_range():
-  ranged = {name for *_, names in config._RANGES for name in names.split()}
+  ranged = {name for *_, names in _RANGES for name in names.split()}
   groups = [MODELS["gaussian"], MODELS["flow"].prior, TRANSFORMER]
   for part in (experiment().train, *groups):
     for name in config.field_names(part):
@@ -152,12 +165,49 @@ def test_from_dict_refuses_what_this_version_does_not_have():
     config.from_dict({**tree, "wings": 2})
 
 
-def test_differences_name_path_and_both_values():
-  old, new = experiment(), experiment(steps=5)
-  assert config.differences(old, old) == []
-  assert config.differences(old, new) == ["train.steps: 100000 -> 5"]
-  [line] = config.differences(old, experiment("autoregressive"))
-  assert line.startswith("model: LatentConfig(")
+def test_fields_that_were_called_otherwise_are_read():
+  tree = config.to_dict(experiment())
+  transformer = tree["model"]["transformer"]
+  transformer["products"] = transformer.pop("matmul_dtype")
+  assert config.from_dict(tree) == experiment()
+  transformer["products"] = "bfloat16"
+  sizes = config.from_dict(tree).model.transformer
+  assert sizes.matmul_dtype == sizes.operand_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("name", ["autoregressive", "gaussian", "flow"])
+def test_families_are_known_where_no_file_named_them(name):
+  tree = config.to_dict(experiment(name))
+  model = tree["model"]
+  del (model["prior"] if "prior" in model else model)["family"]
+  assert config.from_dict(tree) == experiment(name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_configuration_says_its_family(name):
+  assert MODELS[name].family == FAMILIES[name]
+
+
+def test_a_model_may_be_given_a_family():
+  changed = config.override(experiment(), "model.prior.family=wide Gaussian")
+  assert changed.model.family == "wide Gaussian"
+  changed = config.override(experiment("own"), "model.fields=(('hidden', 4),)")
+  assert changed.model.fields == (("hidden", 4),)
+  with pytest.raises(InputError, match="no field 'channels'.*target, transf"):
+    config.override(experiment("own"), "model.channels=4")
+
+
+def test_flat_settings_are_by_path_with_the_type_of_each_group():
+  flat = config.flatten(experiment("flow", steps=5))
+  assert flat["train.steps"] == 5
+  assert flat["model.prior.plans"] == ("t", "ca")
+  assert flat["type"] == "ExperimentConfig"
+  assert flat["model.type"] == "LatentConfig"
+  assert flat["model.prior.type"] == "FlowPriorConfig"
+  assert "model" not in flat and "model.prior" not in flat
+  other = config.flatten(experiment("autoregressive"))
+  assert other["model.type"] == "AutoregressiveConfig"
+  assert "model.channels" not in other
 
 
 def test_configurations_are_hashable():

@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 
@@ -52,6 +54,16 @@ def test_every_name_of_the_face_is_there_and_documented():
 
 def test_the_face_is_sorted_and_without_repetition():
   assert latentnmt.__all__ == sorted(set(latentnmt.__all__))
+
+
+def test_the_face_alone_imports_no_jax():
+  program = (
+    "import sys, latentnmt as ln; ln.TrainConfig, ln.RunDirectory, dir(ln);"
+    " assert 'jax' not in sys.modules; ln.translate; import jax"
+  )
+  subprocess.run([sys.executable, "-c", program], check=True)
+  with pytest.raises(AttributeError, match="wings"):
+    _ = latentnmt.wings
 
 
 @pytest.mark.parametrize("name", MODULES)
