@@ -61,13 +61,10 @@ def main(argv):
   """Translates the training sources and writes the new data."""
   del argv
   shard, run = parse_shard(_SHARD.value), RunDirectory(_RUN.value)
-  methods = build(run.config().model).methods
-  teacher = Teacher(
-    run,
-    step=loading.checkpoint_steps(run, _CHECKPOINT.value)[0],
-    method=decode.parse_method(_METHOD.value, methods),
-    batch_tokens=_BATCH_TOKENS.value,
-  )
+  model = build(run.config().model)
+  (method,) = loading.decoding_methods(model, [_METHOD.value])
+  (step,) = loading.checkpoint_steps(run, _CHECKPOINT.value)
+  teacher = Teacher(run, step, method, _BATCH_TOKENS.value)
   distill(teacher, data.PreparedData.open(_DATA.value), Path(_OUT.value), shard)
 
 
@@ -88,14 +85,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-  """A run that translates.
-
-  Attributes:
-    run: its directory.
-    step: of the checkpoint.
-    method: it decodes by.
-    batch_tokens: sentences times source length of a batch.
-  """
+  """A checkpoint of a run, and how it translates."""
 
   run: RunDirectory
   step: int
@@ -116,10 +106,7 @@ class Teacher:
 
 
 def distill(
-  teacher: Teacher,
-  prepared: data.PreparedData,
-  out: Path,
-  shard: tuple[int, int] = (0, 1),
+  teacher: Teacher, prepared: data.PreparedData, out: Path, shard=(0, 1)
 ) -> None:
   """Writes prepared data with the teacher's translations, or a shard's parts.
 
@@ -172,10 +159,7 @@ def _claim(parts: Path, provenance: dict) -> None:
 
 
 def _translate(
-  teacher: Teacher,
-  prepared: data.PreparedData,
-  folder: Path,
-  shard: tuple[int, int],
+  teacher: Teacher, prepared: data.PreparedData, folder: Path, shard
 ) -> Iterator[dict]:
   """Yields every part of a shard, those not yet there made now.
 
@@ -258,16 +242,11 @@ def _report(
     f" {teacher.method}, {rate:.1f} sentences/s a process with compilation;"
     f" {pairs - translated:,} too long ones keep their reference."
   )
-  teacher.run.append_result(
-    Result(
-      metric="sentences_per_second",
-      value=rate,
-      split="train",
-      method=str(teacher.method),
-      step=teacher.step,
-      details={"device": ", ".join(devices)},
-    )
-  )
+  result = Result(
+    "sentences_per_second", rate, split="train", step=teacher.step,
+    method=str(teacher.method), details={"device": ", ".join(devices)},
+  )  # fmt: skip
+  teacher.run.append_result(result)
   return {
     "signature": signature(provenance, date),
     "date": date,

@@ -78,14 +78,9 @@ def main(argv):
   del argv
   kind = _check_flags()
   corpus = read_corpus(
-    kind,
-    _CORPUS.value,
-    files=(_SOURCE.value, _TARGET.value),
-    languages=tuple(_LANGUAGES.value),
-    downloads=_DOWNLOADS.value,
-    sizes=_SIZES.value,
-    seed=_SEED.value,
-  )
+    kind, _CORPUS.value, _SOURCE.value, _TARGET.value, tuple(_LANGUAGES.value),
+    _DOWNLOADS.value, _SIZES.value, _SEED.value,
+  )  # fmt: skip
   if _TRAIN_PAIRS.value is not None:
     corpus = data.thinned(corpus, _TRAIN_PAIRS.value)
   normalizers = _NORMALIZERS.value
@@ -94,10 +89,8 @@ def main(argv):
   lines = sum(4 * len(sources) for sources, _ in corpus.splits.values())
   tokenizer = _VOCABULARY.value and text.Tokenizer.load(_VOCABULARY.value)
   # Every line of both sides is read once and tokenised once.
-  bar = progress(
-    total=lines, desc="preprocess", unit="line", delay=1, leave=False
-  )
-  with bar:
+  shown = {"desc": "preprocess", "unit": "line", "delay": 1, "leave": False}
+  with progress(total=lines, **shown) as bar:
     prepared = data.prepare(
       corpus,
       _OUT.value,
@@ -152,12 +145,12 @@ def _kind(corpus: str) -> str:
 
 
 def read_corpus(
-  kind: str, corpus: str, *, files, languages, downloads, sizes, seed
+  kind: str, corpus, sources, targets, languages, downloads, sizes, seed
 ) -> data.Corpus:
   """Reads a corpus of a kind; the values are those of the flags."""
   match kind:
     case "files":
-      return _files(*files, languages)
+      return _files(sources, targets or [], languages)
     case "embedded":
       return data.embedded_corpus()
     case "grammar":
@@ -169,24 +162,19 @@ def read_corpus(
   return data.read_manythings(corpus, seed, languages=languages)
 
 
-def _files(
-  sources: list[str], targets: list[str] | None, languages: tuple[str, str]
-) -> data.Corpus:
-  if len(sources) != 3 or len(targets or []) != 3:
+def _files(sources, targets, languages: tuple[str, str]) -> data.Corpus:
+  if len(sources) != 3 or len(targets) != 3:
     raise InputError("--source and --target: give train,dev,test files each.")
-  splits = {
-    split: data.read_parallel(x, y)
-    for split, x, y in zip(data.SPLITS, sources, targets, strict=True)
-  }
+  files = zip(data.SPLITS, sources, targets, strict=True)
+  splits = {split: data.read_parallel(x, y) for split, x, y in files}
   names = ", ".join(Path(path).name for path in (*sources, *targets))
   return data.Corpus(splits, languages, f"parallel files {names}")
 
 
-def _numbers(sizes: list[str]) -> tuple[int, int, int]:
+def _numbers(sizes: list[str]) -> tuple[int, ...]:
   if len(sizes) != 3 or not all(n.isdecimal() and int(n) for n in sizes):
     raise InputError("--sizes: give train,dev,test, three numbers above 0.")
-  train, dev, test = map(int, sizes)
-  return train, dev, test
+  return tuple(map(int, sizes))
 
 
 def report(prepared: data.PreparedData):

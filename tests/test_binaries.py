@@ -16,9 +16,13 @@ import time
 import numpy as np
 import pytest
 
-from latentnmt import checkpoint, data
-from latentnmt.experiments.study import __main__ as study
+from latentnmt import checkpoint, config, data
+from latentnmt.experiments.study.layout import StudyDirectory
 from latentnmt.experiments.study.recipes import RECIPES
+from latentnmt.experiments.study.record import Record
+from latentnmt.experiments.study.run import run_all
+from latentnmt.experiments.study.stages import Plan
+from latentnmt.runs import RunDirectory
 from latentnmt.text import Tokenizer
 
 pytestmark = pytest.mark.slow  # the study takes a minute
@@ -39,11 +43,18 @@ class Tiny:
   def flags(self, run="teacher"):
     return f"--run={self.folder / run}", f"--data={self.folder / 'data'}"
 
+  def run(self, name="teacher"):
+    return RunDirectory(self.folder / name)
+
+
+def stages_in(folder):
+  return Plan(RECIPE, StudyDirectory(folder)).stages()
+
 
 def start(folder):
   arguments = f"--recipe=tiny --out={folder.parent} --study={folder.name}"
   return subprocess.Popen(
-    [sys.executable, "-m", "experiments.study", *arguments.split()],
+    [sys.executable, "-m", "latentnmt.experiments.study", *arguments.split()],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -79,15 +90,15 @@ def tiny(tmp_path_factory, binary):
     assert finished.status == 0, finished.stderr
     return 0
 
-  stages = study.Study(RECIPE, folder).stages()
-  study.run_all(stages, study.Record(folder), run)
+  stages = stages_in(folder)
+  run_all(stages, Record(StudyDirectory(folder)), run)
   names = {stage.command: stage.name for stage in stages}
   return Tiny(folder, [names[command] for command in ran])
 
 
 def test_killed_study_continues_where_it_was(tiny):
   assert tiny.ran[0] == "train teacher"
-  assert len(tiny.ran) == len(study.Study(RECIPE, tiny.folder).stages()) - 1
+  assert len(tiny.ran) == len(stages_in(tiny.folder)) - 1
 
 
 def test_finished_study_shows_its_table_at_once(tiny):
@@ -95,8 +106,21 @@ def test_finished_study_shows_its_table_at_once(tiny):
   stdout, stderr = start(tiny.folder).communicate()
   assert time.monotonic() - began < 5
   assert stdout.strip() == (tiny.folder / "report.md").read_text().strip()
-  stages = study.Study(RECIPE, tiny.folder).stages()
-  assert stderr.startswith(f"All {len(stages)} stages are finished")
+  count = len(stages_in(tiny.folder))
+  assert stderr.startswith(f"All {count} stages are finished")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_configuration_is_shown_as_it_is_trained(tiny, run, binary):
+  [(_, *flags)] = [
+    stage.command
+    for stage in stages_in(tiny.folder)
+    if stage.name == f"train {run}"
+  ]
+  shown = binary("train", *flags, "--show_config")
+  assert shown.status == 0, shown.stderr
+  settings = config.flatten(tiny.run(run).config())
+  assert shown.stdout.splitlines() == [f"{k}={v}" for k, v in settings.items()]
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -108,43 +132,43 @@ def test_run_directory_is_complete(tiny, run):
 
 @pytest.mark.parametrize("run, method", METHODS)
 def test_translations_have_a_line_a_sentence(tiny, run, method):
-  path = checkpoint.hypotheses_path(tiny.folder / run, "test", method)
+  path = tiny.run(run).hypotheses_path("test", method)
   sources = data.PreparedData.open(tiny.folder / "data").sources("test")
   assert len(data.read_lines(path)) == len(sources)
 
 
 @pytest.mark.parametrize("run, method", METHODS)
 def test_results_tell_their_conditions(tiny, run, method):
-  rows = checkpoint.read_results(tiny.folder / run)
+  results = tiny.run(run).results()
 
   def find(metric, **fields):
     wanted = {"metric": metric, "split": "test", **fields}
-    return [row for row in rows if wanted.items() <= row.items()]
+    return [r for r in results if all(r.get(k) == v for k, v in wanted.items())]
 
   [bleu] = find("bleu", method=method)
-  assert 0 <= bleu["value"] <= 100 and bleu["signature"].startswith("nrefs:1")
+  assert 0 <= bleu.value <= 100
+  assert bleu.get("signature").startswith("nrefs:1")
   speeds = find("sentences_per_second", method=method)
   sizes = set(RECIPE.batch_sizes) if run in TIMED else set()
-  assert {row["batch_size"] for row in speeds} == sizes
-  for row in speeds:
-    assert 0 < row["lowest"] <= row["value"] <= row["highest"]
-    assert row["device"] and row["compile_seconds"] >= 0
-  estimators = {row["estimator"]: row for row in find("nats_per_token")}
+  assert {speed.batch_size for speed in speeds} == sizes
+  for speed in speeds:
+    assert 0 < speed.get("lowest") <= speed.value <= speed.get("highest")
+    assert speed.get("device") and speed.get("compile_seconds") >= 0
+  estimators = {r.estimator: r for r in find("nats_per_token")}
   if run == "teacher":
     assert set(estimators) == {"exact"}
   else:
-    assert estimators["iwae"]["K"] == RECIPE.samples
+    assert estimators["iwae"].samples == RECIPE.samples
     assert "lee2020" in estimators
   assert find("difference_to_truth")
 
 
 @pytest.mark.parametrize("run", RUNS)
 def test_every_kept_checkpoint_is_scored(tiny, run):
-  rows = checkpoint.read_results(tiny.folder / run)
   scored = {"bleu": set(), "nats_per_token": set()}
-  for row in rows:
-    if row.get("split") == "dev" and row["metric"] in scored:
-      scored[row["metric"]].add(row["step"])
+  for result in tiny.run(run).results():
+    if result.split == "dev" and result.metric in scored:
+      scored[result.metric].add(result.step)
   kept = set(checkpoint.steps(tiny.folder / run))
   assert scored == {"bleu": kept, "nats_per_token": kept} and len(kept) == 2
 
@@ -152,10 +176,10 @@ def test_every_kept_checkpoint_is_scored(tiny, run):
 @pytest.mark.parametrize("run", TIMED)
 def test_parameters_are_counted(tiny, run):
   _, params, _ = checkpoint.load(tiny.folder / run)
-  rows = checkpoint.read_results(tiny.folder / run)
-  [row] = [row for row in rows if row["metric"] == "parameters"]
+  results = tiny.run(run).results()
+  [result] = [r for r in results if r.metric == "parameters"]
   sizes = [leaf.size for leaf in _leaves(params)]
-  assert row["value"] == sum(sizes)
+  assert result.value == sum(sizes)
 
 
 def _leaves(tree):
@@ -229,7 +253,7 @@ def test_distillation_killed_in_the_middle_continues(tiny, tmp_path, binary):
   raw = data.prepare(corpus, tmp_path / "raw", tokenizer=vocabulary)
   run, _ = tiny.flags()
   flags = [run, f"--data={raw.path}", "--batch_tokens=64", "--method=greedy"]
-  code = "from experiments import common, distill; distill._PART = 1;"
+  code = "from latentnmt.experiments import app, distill; distill._PART = 1;"
   command = [sys.executable, "-c", f"{code} app.run(distill.main)", *flags]
   out, parts = tmp_path / "new", tmp_path / "new.parts"
   pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -253,11 +277,10 @@ def test_distillation_killed_in_the_middle_continues(tiny, tmp_path, binary):
 
 
 def test_speed_of_distillation_is_a_result(tiny):
-  rows = checkpoint.read_results(tiny.folder / "teacher")
-  of_train = [row for row in rows if row.get("split") == "train"]
-  (row,) = [row for row in of_train if row["method"] == "beam4"]
-  assert row["metric"] == "sentences_per_second" and row["value"] > 0
-  assert row["step"] == checkpoint.find_step(tiny.folder / "teacher")
+  of_train = [r for r in tiny.run().results() if r.split == "train"]
+  (result,) = [r for r in of_train if r.method == "beam4"]
+  assert result.metric == "sentences_per_second" and result.value > 0
+  assert result.step == checkpoint.find_step(tiny.folder / "teacher")
 
 
 # Candidates, and several checkpoints.
@@ -278,7 +301,7 @@ def test_candidates_ranked_by_a_teacher_and_several_checkpoints(
   steps = checkpoint.steps(run)
   assert len(steps) > 1
   for name, step in itertools.product(names, steps):
-    path = checkpoint.hypotheses_path(run, "test", f"{name}.step{step}")
+    path = RunDirectory(run).hypotheses_path("test", f"{name}.step{step}")
     assert len(data.read_lines(path)) == 8
     about = json.loads(path.with_suffix(".json").read_text())
     assert (about["step"], about["seed"]) == (step, 3)
@@ -292,7 +315,7 @@ def test_candidates_ranked_by_a_teacher_and_several_checkpoints(
   # By default it is the best checkpoint, and the file's name says no step.
   alone = binary("translate", *flags, "--methods=delta0-l2-s2-t0.5", "--seed=3")
   assert alone.status == 0, alone.stderr
-  path = checkpoint.hypotheses_path(run, "test", names[0])
+  path = RunDirectory(run).hypotheses_path("test", names[0])
   best = path.with_name(f"test.{names[0]}.step{checkpoint.find_step(run)}.txt")
   assert path.read_text() == best.read_text()
   speed = binary(
@@ -350,7 +373,7 @@ def test_prior_of_ones_own_goes_through_every_binary(tiny, tmp_path, binary):
   assert params["prior"]["m"].shape == (model.config.channels,)
   go("translate", run, raw, "--methods=delta0,delta1")
   for method in ("delta0", "delta1"):
-    path = checkpoint.hypotheses_path(tmp_path / "run", "test", method)
+    path = RunDirectory(tmp_path / "run").hypotheses_path("test", method)
     assert len(data.read_lines(path)) == 8
   go("evaluate_likelihood", run, raw, "--samples=2")
   go("evaluate_bleu", run, raw, "--resamples=2")
@@ -440,6 +463,10 @@ BAD = [
   ),
   ("train", ["--run={new}", *TINY, "--set=train.steps=x"], "of type int"),
   ("train", [TEACHER, *TINY], "train.steps: "),
+  ("train", ["--run={new}", DATA], "either --preset or --model"),
+  ("train", ["--run={new}", *TINY, "--model=a:B"], "either --preset or"),
+  ("train", ["--run={new}", "--model=aB", DATA], "not of the form package"),
+  ("train", ["--run={new}", "--model=json:JSON", DATA], "no attribute 'JSON'"),
   ("train", ["--run={study}/data", *TINY], "no run directory"),
   (
     "train",
@@ -516,7 +543,7 @@ BAD = [
   (
     "translate",
     [GAUSS, DATA, RESCORED, "--teacher={study}/gauss-raw"],
-    "latent model; give an autoregressive",
+    "no exact likelihood to judge by; give an autoregressive",
   ),
   (
     "translate",

@@ -17,6 +17,7 @@ from latentnmt.experiments.study.recipe import (
   Sweep,
   raw_and_distilled,
   refined,
+  train,
 )
 
 _OPERATIONS_PER_SECOND = 5e13  # a third of an A100's peak in TF32
@@ -27,17 +28,11 @@ _HARDWARE = (
 
 # Of the presets with 32,000 pieces.
 _PARAMETERS = {
-  "transformer_small": 17e6,
-  "transformer_base": 60e6,
-  "transformer_large": 209e6,
-  "gauss_base": 75e6,
-  "gauss_large": 96e6,
-  "flow_small": 54e6,
-  "flow_base": 68e6,
-  "gauss_base_iwslt": 22e6,
-  "flow_small_iwslt": 35e6,
-  "flow_base_iwslt": 44e6,
-}
+  "transformer_small": 17e6, "transformer_base": 60e6,
+  "transformer_large": 209e6, "gauss_base": 75e6, "gauss_large": 96e6,
+  "flow_small": 54e6, "flow_base": 68e6, "gauss_base_iwslt": 22e6,
+  "flow_small_iwslt": 35e6, "flow_base_iwslt": 44e6,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +109,7 @@ _SWEEP = Sweep(
     "train.warmup": (4000, 8000),
     "model.transformer.dropout": (0.1, 0.2, 0.3),
   },
-  settings=("train.steps=30000", "train.eval_every=2500", "train.keep_every=0"),
+  settings=train(steps=30_000, eval_every=2500, keep_every=0),
 )
 _SWEEP_STEPS = 6 * 30_000
 
@@ -127,12 +122,12 @@ def _run(corpus: _Corpus, preset: str) -> Run:
   """Makes a training, decoded in every way of the paper's tables."""
   run = Run(
     preset=preset,
-    settings=(
-      f"train.steps={corpus.steps}",
-      f"train.batch_tokens={corpus.batch_tokens}",
-      f"train.eval_every={corpus.steps // _EVALUATIONS}",
-      f"train.keep_every={corpus.steps // _KEPT}",
-      f"train.patience={_PATIENCE}",
+    settings=train(
+      steps=corpus.steps,
+      batch_tokens=corpus.batch_tokens,
+      eval_every=corpus.steps // _EVALUATIONS,
+      keep_every=corpus.steps // _KEPT,
+      patience=_PATIENCE,
     ),
     methods=("greedy", "beam4"),
     quick_method="greedy",
@@ -172,15 +167,10 @@ def _seconds(corpus: _Corpus, runs: dict[str, Run], swept: bool) -> dict:
       f"train {name}": _training(corpus, run.preset, corpus.steps)
       for name, run in runs.items()
     },
-    "distill": corpus.pairs / 200,
-    "translate": 300,
-    "translate-checkpoints": 600,
-    "bleu": 60 * len(runs),
-    "likelihood": 600,
-    "likelihood-of-checkpoints": 600,
-    "benchmark": 600,
-    "analyze": 120,
-  }
+    "distill": corpus.pairs / 200, "translate": 300, "likelihood": 600,
+    "translate-checkpoints": 600, "likelihood-of-checkpoints": 600,
+    "bleu": 60 * len(runs), "benchmark": 600, "analyze": 120,
+  }  # fmt: skip
 
 
 def _recipe(corpus: _Corpus, sweep: Sweep | None = None, **fields) -> Recipe:

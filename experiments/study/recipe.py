@@ -108,21 +108,22 @@ class Recipe:
     return self.seconds.get(stage, self.seconds.get(stage.split()[0], 0.0))
 
 
-def steps(count: int, evaluations: int) -> tuple[str, ...]:
-  """Sets a training of so many steps and dev evaluations on the way."""
-  return f"train.steps={count}", f"train.eval_every={count // evaluations}"
+def train(**fields: object) -> tuple[str, ...]:
+  """Writes settings of the training: "train.steps=3" for steps=3."""
+  return tuple(f"train.{name}={value}" for name, value in fields.items())
 
 
 def longer(run: Run, count: int, evaluations: int, *settings: str) -> Run:
   """Trains a run for longer: of settings given twice the last counts."""
-  settings = run.settings + steps(count, evaluations) + settings
+  length = train(steps=count, eval_every=count // evaluations)
+  settings = run.settings + length + settings
   return dataclasses.replace(run, settings=settings)
 
 
 def kept(run: Run, count: int, checkpoints: int, *settings: str) -> Run:
   """Trains for longer, with a checkpoint kept at each dev evaluation."""
-  keep = f"train.keep_every={count // checkpoints}"
-  return longer(run, count, checkpoints, keep, *settings)
+  keep = train(keep_every=count // checkpoints)
+  return longer(run, count, checkpoints, *keep, *settings)
 
 
 def refined(run: Run) -> Run:

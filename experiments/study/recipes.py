@@ -17,17 +17,14 @@ from latentnmt.experiments.study.recipe import (
   longer,
   raw_and_distilled,
   refined,
-  steps,
+  train,
 )
 
 _TEACHER = Run(
   preset="transformer_tiny",
   settings=(
-    *steps(320, 1),
-    "train.max_length=40",
-    "train.max_shapes=4",
-    "train.warmup=200",
-    "train.learning_rate=0.5",
+    *train(steps=320, eval_every=320, max_length=40, max_shapes=4),
+    *train(warmup=200, learning_rate=0.5),
   ),
   methods=("greedy", "beam4"),
   quick_method="greedy",
@@ -39,15 +36,10 @@ _TEACHER = Run(
 _GAUSS = Run(
   preset="gauss_tiny",
   settings=(
-    *steps(160, 1),
-    "train.batch_tokens=2048",
-    "train.max_length=40",
-    "train.shapes=((16, 12), (24, 20), (40, 40))",
-    "train.warmup=100",
-    "train.learning_rate=0.6",
-    "train.kl_start=40",
-    "train.kl_ramp=80",
-    "train.free_nats=0.3",
+    *train(steps=160, eval_every=160, batch_tokens=2048, max_length=40),
+    *train(shapes=((16, 12), (24, 20), (40, 40))),
+    *train(warmup=100, learning_rate=0.6),
+    *train(kl_start=40, kl_ramp=80, free_nats=0.3),
     "model.posterior_gain=2.0",
   ),
   methods=("delta0", "delta1", "delta4"),
@@ -58,7 +50,7 @@ _GAUSS = Run(
 _FLOW = dataclasses.replace(
   _GAUSS,
   preset="flow_tiny",
-  settings=(*_GAUSS.settings, "train.shapes=((20, 16), (40, 40))"),
+  settings=(*_GAUSS.settings, *train(shapes=((20, 16), (40, 40)))),
 )
 
 _QUICKSTART = Recipe(
@@ -71,51 +63,35 @@ _QUICKSTART = Recipe(
     **raw_and_distilled("flow", _FLOW),
   },
   seconds={
-    "preprocess": 4,
-    "train teacher": 230,
-    "distill": 60,
-    "train": 150,
-    "translate": 15,
-    "bleu": 5,
-    "likelihood": 15,
-    "benchmark": 15,
+    "preprocess": 4, "train teacher": 230, "train": 150, "distill": 60,
+    "translate": 15, "bleu": 5, "likelihood": 15, "benchmark": 15,
     "analyze": 10,
   },
   expected="teacher at least 12 BLEU",
   distill="beam2",
-)
+)  # fmt: skip
 
-
-_LONGER = ("train.warmup=150", "train.kl_start=100", "train.kl_ramp=300")
+_LONGER = train(warmup=150, kl_start=100, kl_ramp=300)
 _EMBEDDED = dataclasses.replace(
   _QUICKSTART,
   summary="As quickstart, trained for longer.",
   runs={
-    "teacher": kept(
-      _TEACHER, 800, 8, "train.max_length=64", "train.max_shapes=5"
-    ),
+    "teacher": kept(_TEACHER, 800, 8, *train(max_length=64, max_shapes=5)),
     **raw_and_distilled("gauss", refined(kept(_GAUSS, 720, 8, *_LONGER))),
     **raw_and_distilled("flow", refined(kept(_FLOW, 720, 8, *_LONGER))),
   },
   seconds={
-    **_QUICKSTART.seconds,
-    "train teacher": 480,
-    "distill": 100,
-    "train": 480,
-    "translate": 25,
-    "translate-checkpoints": 30,
-    "likelihood": 60,
-    "likelihood-of-checkpoints": 60,
-    "benchmark": 25,
-    "analyze": 20,
+    "preprocess": 4, "train": 480, "distill": 100, "translate": 25,
+    "translate-checkpoints": 30, "bleu": 5, "likelihood": 60,
+    "likelihood-of-checkpoints": 60, "benchmark": 25, "analyze": 20,
   },
   expected="teacher at least 25 BLEU",
   distill="beam4",
   samples=200,
   checkpoint_samples=20,
-)
+)  # fmt: skip
 
-_ANY_LENGTH = ("train.max_length=64", "train.shapes=()")
+_ANY_LENGTH = train(max_length=64, shapes=())
 # A KL term that comes slowly, rather than a budget, keeps the latents open
 # here: what is compared with the truth is trained on the bound itself, without
 # smoothing and to the end, as its teacher.
@@ -124,56 +100,45 @@ _GRAMMAR_GAUSS = longer(
   900,
   1,
   *_ANY_LENGTH,
-  "train.max_shapes=3",
-  "train.kl_start=100",
-  "train.kl_ramp=500",
-  "train.free_nats=0.0",
-  "train.label_smoothing=0.0",
+  *train(max_shapes=3, kl_start=100, kl_ramp=500, free_nats=0.0),
+  *train(label_smoothing=0.0),
+)
+# Smoothing would cost the likelihood that is compared with the truth, and dev
+# BLEU, against one of many valid references, would choose an early checkpoint:
+# there is but the last.
+_GRAMMAR_TEACHER = longer(
+  _TEACHER,
+  800,
+  1,
+  *_ANY_LENGTH,
+  *train(max_shapes=5, batch_tokens=2048, label_smoothing=0.0),
 )
 _GRAMMAR = Recipe(
   summary="Phrase pairs with known log p(y|x): is a likelihood one?",
   corpus="grammar",
   vocab_size=700,
   runs={
-    # Smoothing would cost the likelihood that is compared with the truth, and
-    # dev BLEU, against one of many valid references, would choose an early
-    # checkpoint: there is but the last.
-    "teacher": longer(
-      _TEACHER,
-      800,
-      1,
-      *_ANY_LENGTH,
-      "train.max_shapes=5",
-      "train.batch_tokens=2048",
-      "train.label_smoothing=0.0",
-    ),
+    "teacher": _GRAMMAR_TEACHER,
     "gauss": _GRAMMAR_GAUSS,
     "flow": dataclasses.replace(_GRAMMAR_GAUSS, preset="flow_tiny"),
   },
   seconds={
-    "preprocess": 15,
-    "train": 300,
-    "train gauss": 450,
-    "train flow": 500,
-    "translate": 20,
-    "bleu": 5,
-    "likelihood": 60,
-    "benchmark": 15,
+    "preprocess": 15, "train": 300, "train gauss": 450, "train flow": 500,
+    "translate": 20, "bleu": 5, "likelihood": 60, "benchmark": 15,
     "analyze": 10,
   },
   expected="teacher within 0.05 nats per token of the truth",
   samples=200,
-)
+)  # fmt: skip
 
 _NARROW = (
   "model.transformer.width=16",
   "model.transformer.hidden=32",
   "model.transformer.heads=2",
   "model.transformer.max_length=64",
-  "train.batch_tokens=512",
-  "train.log_every=2",
+  *train(batch_tokens=512, log_every=2),
 )
-_TINY_KL = "train.kl_start=1", "train.kl_ramp=1"
+_TINY_KL = train(kl_start=1, kl_ramp=1)
 _TINY_GAUSS = kept(_GAUSS, 4, 2, *_NARROW, *_TINY_KL, "model.channels=4")
 _TINY = dataclasses.replace(
   _GRAMMAR,
@@ -187,30 +152,23 @@ _TINY = dataclasses.replace(
   vocab_size=300,
   prepare={"sizes": "8,8,8"},
   seconds={
-    "preprocess": 5,
-    "distill": 10,
-    "train": 15,
-    "translate": 10,
-    "translate-checkpoints": 10,
-    "bleu": 3,
-    "likelihood": 10,
-    "likelihood-of-checkpoints": 10,
-    "benchmark": 10,
-    "analyze": 5,
+    "preprocess": 5, "train": 15, "distill": 10, "translate": 10,
+    "translate-checkpoints": 10, "bleu": 3, "likelihood": 10,
+    "likelihood-of-checkpoints": 10, "benchmark": 10, "analyze": 5,
   },
   expected="a table",
   samples=4,
   checkpoint_samples=2,
   batch_sizes=(1, 2),
-)
+)  # fmt: skip
 
 # Sentences of about ten tokens, few above twenty. A flow is initialised from
 # data at step 150: each of the checkpoints is after that.
-_TATOEBA_STUDENT = (
-  "train.warmup=200",
-  "train.kl_start=150",
-  "train.kl_ramp=600",
-  "train.shapes=((12, 12), (20, 20), (40, 40))",
+_TATOEBA_STUDENT = train(
+  warmup=200,
+  kl_start=150,
+  kl_ramp=600,
+  shapes=((12, 12), (20, 20), (40, 40)),
 )
 _TATOEBA_CPU = Recipe(
   summary="As tatoeba_deen, tiny models on 40,000 pairs, in three hours.",
@@ -227,22 +185,15 @@ _TATOEBA_CPU = Recipe(
     ),
   },
   seconds={
-    "preprocess": 5,
-    "train teacher": 1000,
-    "distill": 200,
-    "train": 1300,
-    "translate": 100,
-    "translate-checkpoints": 120,
-    "bleu": 60,
-    "likelihood": 200,
-    "likelihood-of-checkpoints": 200,
-    "benchmark": 35,
+    "preprocess": 5, "train teacher": 1000, "train": 1300, "distill": 200,
+    "translate": 100, "translate-checkpoints": 120, "bleu": 60,
+    "likelihood": 200, "likelihood-of-checkpoints": 200, "benchmark": 35,
     "analyze": 20,
   },
   expected="teacher at least 25 BLEU",
   samples=200,
   checkpoint_samples=20,
-)
+)  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {
   "quickstart": _QUICKSTART,

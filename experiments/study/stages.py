@@ -1,11 +1,18 @@
 """The stages of a recipe in a folder: their commands, inputs and outputs."""
 
-from collections.abc import Iterable
 import dataclasses
 from pathlib import Path
 
 from latentnmt.experiments.study.layout import StudyDirectory
 from latentnmt.experiments.study.recipe import Recipe
+
+# Stages whose names do not begin with that of their binary.
+_BINARIES = {
+  "translate-checkpoints": "translate",
+  "bleu": "evaluate_bleu",
+  "likelihood": "evaluate_likelihood",
+  "likelihood-of-checkpoints": "evaluate_likelihood",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,61 +83,48 @@ class Plan:
     known = not self.text and self.recipe.corpus in ("embedded", "grammar")
     return not (known or self.data)
 
-  def _stage(
-    self,
-    name: str,
-    binary: str,
-    inputs: Iterable[Path],
-    outputs: Iterable[Path],
-    **flags,
-  ) -> Stage:
-    """Makes a stage of a binary and its flags, in the order they are shown."""
+  def _stage(self, name: str, inputs: list, outputs: list, **flags) -> Stage:
+    """Makes a stage of what its name begins with; None is no file or flag."""
+    kind = name.split()[0]
     return Stage(
       name=name,
-      command=(binary, *_arguments(flags)),
-      inputs=tuple(inputs),
+      command=(_BINARIES.get(kind, kind), *_arguments(flags)),
+      inputs=tuple(filter(None, inputs)),
       outputs=tuple(outputs),
       seconds=self.recipe.stage_seconds(name),
     )
 
-  def _of_run(
-    self, name: str, binary: str, run: str, outputs: Iterable[Path], **flags
-  ) -> Stage:
+  def _of_run(self, kind: str, name: str, outputs: list, **flags) -> Stage:
     """Makes a stage that reads the prepared data and a trained run."""
-    return self._stage(
-      name,
-      binary,
-      inputs=[self.prepared / "meta.json", self._trained(run)],
-      outputs=outputs,
-      run=self.study.run(run),
-      data=self.prepared,
-      **flags,
-    )
+    run, inputs = self.study.run(name), [self._meta, self._trained(name)]
+    where = {"run": run, "data": self.prepared}
+    return self._stage(f"{kind} {name}", inputs, outputs, **where, **flags)
+
+  @property
+  def _meta(self) -> Path:
+    return self.prepared / "meta.json"
 
   def _trained(self, name: str) -> Path:
     return self.study.run(name).finished_path
 
-  def _results(self) -> list[Path]:
-    return [self.study.run(name).results_path for name in self.recipe.runs]
+  def _results(self, *names: str) -> list[Path]:
+    return [self.study.run(name).results_path for name in names]
 
   @property
-  def _cut(self) -> dict[str, str]:
-    return {"truncate": "true"} if self.truncate else {}
+  def _cut(self) -> str | None:
+    return "true" if self.truncate else None
 
   def _preprocess(self) -> Stage:
     recipe = self.recipe
-    flags = {} if self.text else dict(recipe.prepare)
-    if recipe.train_pairs:
-      flags["train_pairs"] = recipe.train_pairs
     return self._stage(
       "preprocess",
-      "preprocess",
-      inputs=[self.text] if self.text else [],
-      outputs=[self.prepared / "meta.json"],
+      [self.text],
+      [self._meta],
       corpus=self.text or recipe.corpus,
       out=self.prepared,
       vocab_size=recipe.vocab_size,
-      **flags,
+      **({} if self.text else recipe.prepare),
+      train_pairs=recipe.train_pairs,
     )
 
   # Training.
@@ -141,107 +135,79 @@ class Plan:
     sweep = [self._sweep(name)] if self.recipe.sweep else []
     return [*distill, *sweep, self._train(name)]
 
-  def _start(self, name: str) -> tuple[list[Path], dict]:
-    """Returns what a run starts from, and the flags that say so."""
-    if not self.recipe.runs[name].warm_start:
-      return [], {}
-    return [self._trained("teacher")], {"warm_start": self.study.run("teacher")}
-
-  def _chosen(self, name: str) -> Path:
-    return self.study.sweep(self.recipe.runs[name].kind)
+  def _distill(self) -> Stage:
+    return self._stage(
+      "distill",
+      [self._meta, self._trained("teacher")],
+      [self.study.distilled / "meta.json"],
+      run=self.study.run("teacher"),
+      data=self.prepared,
+      out=self.study.distilled,
+      method=self.recipe.distill,
+    )
 
   def _sweep(self, name: str) -> Stage:
     run, sweep = self.recipe.runs[name], self.recipe.sweep
-    inputs, flags = self._start(name)
+    chosen = self.study.sweep(run.kind)
+    grid = sweep.grid.items()
     return self._stage(
       f"sweep {run.kind}",
-      "sweep",
-      inputs=[self.prepared / "meta.json", *inputs],
-      outputs=[self._chosen(name)],
+      [self._meta, run.warm_start and self._trained("teacher")],
+      [chosen],
       data=self.prepared,
-      out=self._chosen(name),
-      **_model(run),
+      out=chosen,
+      preset=run.preset,
+      model=run.model,
       set=run.settings + sweep.settings,
-      grid=tuple(
-        f"{field}={','.join(map(str, values))}"
-        for field, values in sweep.grid.items()
-      ),
-      **flags,
+      grid=tuple(f"{k}={','.join(map(str, values))}" for k, values in grid),
+      warm_start=self.study.run("teacher") if run.warm_start else None,
     )
 
   def _train(self, name: str) -> Stage:
     run = self.recipe.runs[name]
     data = self.study.distilled if run.distilled else self.prepared
-    inputs, flags = self._start(name)
-    if self.recipe.sweep:
-      inputs.append(self._chosen(name))
-      flags["settings_from"] = self._chosen(name)
+    teacher = self.study.run("teacher") if run.warm_start else None
+    chosen = self.study.sweep(run.kind) if self.recipe.sweep else None
     return self._stage(
       f"train {name}",
-      "train",
-      inputs=[data / "meta.json", *inputs],
-      outputs=[self._trained(name)],
+      [data / "meta.json", teacher and teacher.finished_path, chosen],
+      [self._trained(name)],
       run=self.study.run(name),
       data=data,
-      **_model(run),
+      preset=run.preset,
+      model=run.model,
       set=run.settings,
-      **flags,
-    )
-
-  def _distill(self) -> Stage:
-    return self._of_run(
-      "distill",
-      "distill",
-      "teacher",
-      outputs=[self.study.distilled / "meta.json"],
-      out=self.study.distilled,
-      method=self.recipe.distill,
+      warm_start=teacher,
+      settings_from=chosen,
     )
 
   # Evaluation.
 
   def _hypotheses(self, name: str) -> list[Path]:
-    return [
-      path.with_suffix(suffix)
-      for method in self.recipe.runs[name].methods
-      for path in [self.study.run(name).hypotheses_path("test", method)]
-      for suffix in (".txt", ".json")
-    ]
+    run, methods = self.study.run(name), self.recipe.runs[name].methods
+    texts = [run.hypotheses_path("test", method) for method in methods]
+    return [*texts, *(path.with_suffix(".json") for path in texts)]
 
   def _translate(self, name: str) -> Stage:
-    return self._of_run(
-      f"translate {name}",
-      "translate",
-      name,
-      outputs=self._hypotheses(name),
-      methods=",".join(self.recipe.runs[name].methods),
-      **self._cut,
-    )
+    methods = list(self.recipe.runs[name].methods)
+    found, cut = self._hypotheses(name), self._cut
+    return self._of_run("translate", name, found, methods=methods, truncate=cut)
 
   def _bleu(self) -> Stage:
-    runs, inputs = self.recipe.runs, []
-    for name in runs:
-      inputs += self._hypotheses(name)
-      if self.recipe.checkpoint_samples:
-        inputs.append(self._of_checkpoints(name))
+    runs = list(self.recipe.runs)
+    scored = runs if self.recipe.checkpoint_samples else []
+    inputs = [path for name in runs for path in self._hypotheses(name)]
     return self._stage(
       "bleu",
-      "evaluate_bleu",
-      inputs=inputs,
-      outputs=self._results(),
+      [*inputs, *map(self._of_checkpoints, scored)],
+      self._results(*runs),
       run=tuple(map(self.study.run, runs)),
       data=self.prepared,
     )
 
   def _likelihood(self, name: str) -> Stage:
-    return self._of_run(
-      f"likelihood {name}",
-      "evaluate_likelihood",
-      name,
-      outputs=[self.study.run(name).results_path],
-      samples=self.recipe.samples,
-      **self._cut,
-    )
+    flags = {"samples": self.recipe.samples, "truncate": self._cut}
+    return self._of_run("likelihood", name, self._results(name), **flags)
 
   # How BLEU and likelihood go together in training is seen on dev sentences:
   # what is looked at so often is no test set any more.
@@ -254,10 +220,9 @@ class Plan:
 
   def _translate_checkpoints(self, name: str) -> Stage:
     return self._of_run(
-      f"translate-checkpoints {name}",
-      "translate",
+      "translate-checkpoints",
       name,
-      outputs=[self._of_checkpoints(name)],
+      [self._of_checkpoints(name)],
       split="dev",
       checkpoint="kept",
       methods=self.recipe.runs[name].quick_method,
@@ -265,49 +230,41 @@ class Plan:
 
   def _likelihood_of_checkpoints(self, name: str) -> Stage:
     return self._of_run(
-      f"likelihood-of-checkpoints {name}",
-      "evaluate_likelihood",
+      "likelihood-of-checkpoints",
       name,
-      outputs=[self.study.run(name).results_path],
+      self._results(name),
       split="dev",
       checkpoint="kept",
       samples=self.recipe.checkpoint_samples,
-      **self._cut,
+      truncate=self._cut,
     )
 
   def _benchmark(self, name: str) -> Stage:
     return self._of_run(
-      f"benchmark {name}",
       "benchmark",
       name,
-      outputs=[self.study.run(name).results_path],
-      methods=",".join(self.recipe.runs[name].methods),
-      batch_sizes=",".join(map(str, self.recipe.batch_sizes)),
+      self._results(name),
+      methods=list(self.recipe.runs[name].methods),
+      batch_sizes=list(self.recipe.batch_sizes),
     )
 
   def _analyze(self) -> Stage:
-    reports = map(self.study.report, ("md", "csv", "html"))
-    beside = {"paper": self.recipe.paper} if self.recipe.paper else {}
     return self._stage(
       "analyze",
-      "analyze",
-      inputs=self._results(),
-      outputs=[*reports, self.study.findings],
+      self._results(*self.recipe.runs),
+      [*map(self.study.report, ("md", "csv", "html")), self.study.findings],
       study=self.study,
       findings="true",
-      **beside,
+      paper=self.recipe.paper,
     )
 
 
-def _model(run) -> dict[str, str]:
-  """Returns the flag that says which model a run is of."""
-  return {"preset": run.preset} if run.preset else {"model": run.model}
-
-
 def _arguments(flags: dict) -> list[str]:
-  """Writes {"a": 1, "b": (2, 3)} as --a=1 --b=2 --b=3."""
+  """Writes {"a": 1, "b": (2, 3), "c": [4, 5]} as --a=1 --b=2 --b=3 --c=4,5."""
   arguments = []
   for name, value in flags.items():
+    if isinstance(value, list):
+      value = ",".join(map(str, value))
     values = value if isinstance(value, tuple) else (value,)
-    arguments += [f"--{name}={v}" for v in values]
+    arguments += [f"--{name}={v}" for v in values if v is not None]
   return arguments
