@@ -1,7 +1,7 @@
 """Latent models without networks, of which log p(y|x) is known.
 
-To try estimators on: they have the methods of `LatentTransformer` that
-`likelihood` calls, no parameters, and a posterior that is as bad as wanted.
+To try estimators on: they have the methods of `models.LatentModel` that
+`likelihood` calls, no parameters, and a posterior that is as bad as you like.
 
   model = LinearGaussian(channels=64, narrow=0.95)
   estimate = likelihood.log_likelihood(model, {}, batch, key)
@@ -29,7 +29,7 @@ _CONFIG = LatentConfig(
 
 
 class _Known(nn.Module):
-  """What the models share; subclasses give their densities.
+  """The common part; subclasses give their densities.
 
   Attributes:
     channels: C.
@@ -46,30 +46,30 @@ class _Known(nn.Module):
 
   @property
   def config(self) -> LatentConfig:
-    """Of a small Transformer, for what asks for sizes."""
+    """Returns that of a small Transformer, for what asks for sizes."""
     return _CONFIG
 
   def encode(self, x: Tokens) -> Source:
-    """Nothing of the source but its length."""
+    """Returns a source of which nothing but the length is known."""
     return Source(jnp.zeros((*x.shape, 1)), token_mask(x))
 
   def targets(self, y: Tokens) -> tuple[Tokens, Mask]:
-    """Targets as they are, and their mask."""
+    """Returns targets as they are, and their mask."""
     return y, token_mask(y)
 
   def precompute(self, x: Tokens) -> Source:
-    """As `encode`: there is nothing to compute from the source."""
+    """Returns `encode(x)`: nothing else depends on the source alone."""
     return self.encode(x)
 
   def log_prob_length(self, mask: Mask, source: Source) -> Nats:
-    """Some log p(T|x)."""
+    """Returns some log p(T|x), float32[B] nats; it is not normalised."""
     difference = lengths(mask) - lengths(source.mask)
     return -1.0 - jnp.abs(difference).astype(jnp.float32)
 
   def posterior(self, y: Tokens, mask: Mask, source: Source):
-    """Mean and standard deviation of q(z|x, y), two float32[B, T, C]."""
+    """Returns mean and standard deviation of q(z|x, y), float32[B, T, C]."""
     mean, scale = self.best_posterior(y)
-    # Nobody may look at padding.
+    # A number that shows where somebody looks at padding.
     mean = jnp.where(mask[:, :, None], mean + self.shift * scale, 1e3)
     return mean, scale * self.narrow
 
@@ -77,8 +77,9 @@ class _Known(nn.Module):
 class LinearGaussian(_Known):
   """z ~ N(0, I); p(y|z) is the density N(z_t + coupling z_{t-1}, noise^2 I).
 
-  Of vectors that stand for the tokens, drawn from N(0, I) once for all. With
-  a coupling the posterior is correlated, and no q of ours is exact.
+  The y of this density are vectors that stand for the tokens, drawn from
+  N(0, I) once for all. With a coupling the posterior is correlated, and no
+  diagonal q is exact.
 
   Attributes:
     noise: standard deviation of an observation.
@@ -89,24 +90,25 @@ class LinearGaussian(_Known):
   coupling: float = 0.0
 
   def observation(self, y: Tokens) -> Latents:
-    """float32[B, T, C]: the vectors of the tokens."""
+    """Returns the vectors of the tokens, float32[B, T, C]."""
     return jnp.asarray(_vectors(self.channels))[y]
 
   def best_posterior(self, y: Tokens) -> tuple[Latents, Latents]:
-    """Mean and standard deviation of the Gaussian q that is nearest."""
+    """Returns mean and standard deviation of the nearest diagonal q."""
     precision, mean = self._posterior(y)
+    # Nearest in KL(q || p): it has the precisions of the diagonal.
     scale = jnp.diagonal(precision, axis1=1, axis2=2) ** -0.5
     return mean, jnp.broadcast_to(scale[:, :, None], mean.shape)
 
   def posterior_sample(self, key: Key, y: Tokens) -> Latents:
-    """float32[B, T, C]: an exact sample of p(z|x, y)."""
+    """Draws an exact sample of p(z|x, y), float32[B, T, C]."""
     precision, mean = self._posterior(y)
-    root = jnp.linalg.cholesky(precision)
+    root = jnp.linalg.cholesky(precision)  # P = R R', so R'^-1 e has P^-1
     noise = jax.random.normal(key, mean.shape)
     return mean + solve_triangular(root, noise, lower=True, trans="T")
 
   def log_joint(self, z: Latents, y: Tokens, mask: Mask, source: Source):
-    """The log p(y|z, x) and log p(z|x), nats per sentence."""
+    """Returns log p(y|z, x) and log p(z|x), float32[B] nats."""
     before = jnp.pad(z, ((0, 0), (1, 0), (0, 0)))[:, :-1]
     location = z + self.coupling * before
     log_py = normal_log_prob(self.observation(y), location, self.noise)
@@ -115,7 +117,7 @@ class LinearGaussian(_Known):
     )
 
   def log_evidence(self, y: Tokens) -> np.ndarray:
-    """float64[B], log p(y|x) in nats: channels are independent N(0, AA'+n)."""
+    """Returns log p(y|x), float64[B] nats; a channel of y is N(0, AA'+n)."""
     return np.array([self._log_evidence(row[row != 0]) for row in np.array(y)])
 
   def _log_evidence(self, y: np.ndarray) -> float:
@@ -128,6 +130,7 @@ class LinearGaussian(_Known):
     return -0.5 * (squares + self.channels * log_volume)
 
   def _posterior(self, y: Tokens):
+    """Returns precision and mean of p(z|x, y) over positions."""
     size = y.shape[1]
     matrix = np.eye(size) + self.coupling * np.eye(size, k=-1)
     matrix = jnp.where(token_mask(y)[:, :, None], jnp.float32(matrix)[None], 0)
@@ -150,19 +153,19 @@ class Mixture(_Known):
   separation: float = 1.0
 
   def best_posterior(self, y: Tokens) -> tuple[Latents, Latents]:
-    """Mean and standard deviation of the exact posterior."""
+    """Returns mean and standard deviation of the exact posterior."""
     mean = self._centers[y]
     return mean, jnp.ones_like(mean)
 
   def posterior_sample(self, key: Key, y: Tokens) -> Latents:
-    """float32[B, T, C]: an exact sample of p(z|x, y)."""
+    """Draws an exact sample of p(z|x, y), float32[B, T, C]."""
     mean, _ = self.best_posterior(y)
     return mean + jax.random.normal(key, mean.shape)
 
   def log_joint(self, z: Latents, y: Tokens, mask: Mask, source: Source):
-    """The log p(y|z, x) and log p(z|x), nats per sentence."""
+    """Returns log p(y|z, x) and log p(z|x), float32[B] nats."""
     centers = self._centers
-    # Of N(z; c_v, I), what depends on v.
+    # The part of log N(z; c_v, I) that depends on v.
     logits = z @ centers.T - jnp.sum(centers**2, axis=1)[None, None] / 2
     logits = logits + _log_zipf()[None, None]
     total = jax.nn.logsumexp(logits, axis=2)
@@ -171,7 +174,7 @@ class Mixture(_Known):
     return masked_sum(chosen - total, mask), masked_sum(standard + total, mask)
 
   def log_evidence(self, y: Tokens) -> np.ndarray:
-    """float64[B], log p(y|x) in nats."""
+    """Returns log p(y|x), float64[B] nats."""
     y = np.array(y)
     log_probs = np.where(y != 0, np.float64(_log_zipf())[y], 0.0)
     return np.sum(log_probs, axis=1)
@@ -184,14 +187,14 @@ class Mixture(_Known):
 
 @functools.cache
 def _vectors(channels: int) -> np.ndarray:
-  """float32[V, C] of N(0, 1), a vector for each token."""
+  """Draws float32[V, C] of N(0, 1), a vector for each token."""
   shape = VOCAB_SIZE, channels
   return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 @functools.cache
 def _log_zipf() -> np.ndarray:
-  """float32[V]: log 1/v, normalised; padding never."""
+  """Returns log 1/v, normalised, float32[V]; -inf for padding."""
   weights = np.concatenate([[0.0], 1 / np.arange(1, VOCAB_SIZE)])
   with np.errstate(divide="ignore"):
     return np.log(weights / weights.sum()).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The embedding: tokens to rows of the one table, states to log-probabilities.
+"""The embedding: tokens to rows of a table, states to log-probabilities.
 
 Source, target and softmax share the table.
 """
@@ -13,10 +13,10 @@ from latentnmt import config as cfg
 from latentnmt import inference, matmul
 from latentnmt.types import PAD, Array, Tokens
 
-# Rows of the table whose logits are computed at a time, and how many logits may
-# be so that all are.
-PART = 4096
-_FEW = 2**22
+# Rows of the table whose logits are computed at a time: [B, T, V] of them would
+# not stay in a CPU's cache, and of a GPU's memory they would take the most.
+VOCAB_CHUNK = 4096
+_FEW_LOGITS = 2**22  # so few are computed all at once
 
 
 class Embedding(nn.Module):
@@ -31,22 +31,18 @@ class Embedding(nn.Module):
     )
 
   def __call__(self, tokens: Tokens) -> Array:
-    """float[B, T, D]: rows scaled by sqrt(D); padding is zero."""
+    """Returns rows scaled by sqrt(D), float[B, T, D]; padding is zero."""
     rows = self.table[tokens] * np.float32(self.config.width**0.5)
     return jnp.where((tokens != PAD)[..., None], rows, 0).astype(
       self.config.dtype
     )
 
   def logits(self, states: Array) -> Array:
-    """float32[..., V] from float[..., D]."""
+    """Computes float32[..., V] of float[..., D]."""
     return _logits(*self._operands(states))
 
   def log_probs(self, states: Array, tokens: Tokens) -> tuple[Array, Array]:
-    """Log-probability of each token, and its mean over the vocabulary.
-
-    Only the normaliser needs all V logits; the token's own logit and the mean
-    logit are one dot product each, of the very numbers that the normaliser
-    sees: rounded as products are, and added up in float32.
+    """Returns the log-probability of each token, and its mean over V tokens.
 
     Args:
       states: float[B, T, D].
@@ -57,13 +53,16 @@ class Embedding(nn.Module):
     """
     dtype, operands = self.config.operand_dtype, self._operands(states)
     normaliser = log_normaliser(*operands)
+    # It alone needs all V logits. The token's own logit and the mean are a dot
+    # product each, of the very numbers that the normaliser sees: with others,
+    # probabilities would not sum to one.
     states, table = (matmul.round_to(array, dtype) for array in operands)
     own = jnp.sum(states * table[tokens], axis=-1)
     mean = jnp.einsum("btd,d->bt", states, jnp.mean(table, axis=0))
     return own - normaliser, mean - normaliser
 
   def likeliest(self, states: Array) -> tuple[Tokens, Array]:
-    """The likeliest token but PAD, and its log-probability.
+    """Returns the likeliest token but PAD, and its log-probability.
 
     Args:
       states: float[B, T, D].
@@ -72,7 +71,7 @@ class Embedding(nn.Module):
       int32[B, T] and float32[B, T], in nats per token.
     """
     states, table = self._operands(states)
-    vocab, rows = len(table), states.shape[0] * states.shape[1]
+    vocab, positions = len(table), states.shape[0] * states.shape[1]
 
     def part(rows_tokens):
       rows, tokens = rows_tokens
@@ -81,22 +80,22 @@ class Embedding(nn.Module):
       first = jnp.where(tokens[0] == PAD, -jnp.inf, logits[..., 0])
       allowed = logits.at[..., 0].set(first)
       best = jnp.max(allowed, axis=-1)
-      # Two passes, but of the kind that is fast everywhere.
+      # Not argmax: two plain reductions are fast on every device, it is not.
       at_best = allowed == best[..., None]
       token = jnp.where(at_best, tokens[None, None], vocab - 1)
       token = jnp.min(token, axis=-1)
       return best, token, normaliser
 
-    parts = _parts(table, max(PART, _FEW // rows))
+    parts = _parts(table, max(VOCAB_CHUNK, _FEW_LOGITS // positions))
     best, token, normaliser = lax.map(part, parts)  # [n, B, T]
-    first = jnp.argmax(best, axis=0)[None]
+    first = jnp.argmax(best, axis=0)[None]  # of equal numbers the first
     token = jnp.take_along_axis(token, first, axis=0)[0]
     return token, jnp.max(best, axis=0) - nn.logsumexp(normaliser, axis=0)
 
   def _operands(self, states: Array) -> tuple[Array, Array]:
-    """States and table as products see them."""
+    """Returns states and table as products see them."""
     dtype, rounded = self.config.operand_dtype, None
-    if dtype != "float32":
+    if dtype != "float32":  # of a finished model, rounded once for all
       rounded = inference.prepared(
         self, "rounded_table", lambda: self.table.astype(dtype)
       )
@@ -112,15 +111,14 @@ def _logits(states: Array, table: Array) -> Array:
 
 @jax.custom_vjp
 def log_normaliser(states: Array, table: Array) -> Array:
-  """float32[B, T]: log sum over v of exp(states . table[v]).
-
-  A part of the vocabulary at a time. Where a gradient is taken the logits of
-  the forward pass are kept for it: one float32[B, T, V] and no other.
+  """Computes log sum over v of exp(states . table[v]), float32[B, T].
 
   Args:
     states: float[B, T, D].
     table: float[V, D].
   """
+  # A part of the vocabulary at a time. Autodiff would keep several arrays of
+  # the size of all logits; the gradient below keeps one, the logits.
   parts = lax.map(
     lambda part: nn.logsumexp(_part_logits(states, *part, len(table)), axis=-1),
     _parts(table),
@@ -129,9 +127,9 @@ def log_normaliser(states: Array, table: Array) -> Array:
 
 
 def _parts(table: Array, most: int | None = None) -> tuple[Array, Array]:
-  """float[n, V/n, D] and their tokens int32[n, V/n]; -1 for none."""
+  """Cuts a table into float[n, V/n, D] of tokens int32[n, V/n], -1 for none."""
   vocab, width = table.shape
-  count = -(-vocab // (most or PART))
+  count = -(-vocab // (most or VOCAB_CHUNK))
   size = -(-vocab // count)
   rows = jnp.pad(table, ((0, count * size - vocab), (0, 0)))
   tokens = np.arange(count * size, dtype=np.int32)
@@ -142,9 +140,9 @@ def _parts(table: Array, most: int | None = None) -> tuple[Array, Array]:
 def _part_logits(
   states: Array, rows: Array, tokens: Array, vocab: int
 ) -> Array:
-  """float32[..., V/n], minus infinity where there is no token."""
+  """Computes float32[..., V/n], minus infinity where there is no token."""
   logits = _logits(states, rows)
-  if vocab % len(tokens) == 0:
+  if vocab % len(tokens) == 0:  # every part is full
     return logits
   real = (tokens >= 0)[(None,) * (logits.ndim - 1)]
   return jnp.where(real, logits, -jnp.inf)
@@ -165,6 +163,7 @@ def _log_normaliser_backward(residuals, gradient):
 
   def part(d_states, rows_logits):
     rows, logits = rows_logits
+    # The gradient of a normaliser: the probabilities, here of a part.
     probs = jnp.exp(logits - normaliser[..., None]) * gradient[..., None]
     probs = probs.astype(states.dtype)
     d_states += matmul.einsum("btv,vd->btd", probs, rows)

@@ -10,7 +10,7 @@ from latentnmt.types import Array, Key
 
 
 def row_keys(key: Key, rows: int) -> Key:
-  """Typed keys [rows]: fold_in(key, b) of one key, or such keys themselves.
+  """Returns typed keys [rows]: fold_in(key, b) of one key, or keys as given.
 
   Raises:
     InputError: for a key that is not of `jax.random.key`, or keys that are
@@ -25,25 +25,26 @@ def row_keys(key: Key, rows: int) -> Key:
 
 @jax.jit
 def fold_in_each(key: Key, numbers: Array) -> Key:
-  """Typed keys [n]: fold_in(key, i) for each i of int32[n]."""
+  """Returns typed keys [n]: fold_in(key, i) for each i of int32[n]."""
   return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 
 def normal_each(keys: Key, shape: tuple[int, int, int]) -> Array:
-  """float32[B, T, C] of N(0, 1), at each position from its own key.
+  """Draws float32[B, T, C] of N(0, 1), at each position from its own key.
 
-  So a sentence's noise is the same however far its batch pads it.
+  A sentence's noise is then the same however far its batch pads it.
 
   Args:
     keys: typed keys [B], one for each sentence.
     shape: B, T, C.
   """
   _, length, channels = shape
+  # One draw of a shape would not do: its numbers depend on the whole shape.
   keys = jax.vmap(fold_in_each, (0, None))(keys, jnp.arange(length))
   draw = functools.partial(jax.random.normal, shape=(channels,))
   return jax.vmap(jax.vmap(draw))(keys)
 
 
 def fold_in_all(keys: Key, number: Array) -> Key:
-  """Typed keys [n]: fold_in(key, number) for each key of keys [n]."""
+  """Returns typed keys [n]: fold_in(key, number) for each of keys [n]."""
   return jax.vmap(jax.random.fold_in, (0, None))(keys, number)

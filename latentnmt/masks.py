@@ -15,22 +15,22 @@ from latentnmt.types import EOS, PAD, Array, Mask, Tokens
 
 
 def token_mask(tokens: Tokens) -> Mask:
-  """bool[B, T]: true on everything but padding."""
+  """Returns bool[B, T], true on everything but padding."""
   return tokens != PAD
 
 
 def lengths(mask: Mask) -> Array:
-  """int32[B]: real positions of each row."""
+  """Counts the real positions of each row, int32[B]."""
   return jnp.sum(mask, axis=-1, dtype=jnp.int32)
 
 
 def length_mask(length: Array, size: int) -> Mask:
-  """bool[B, size]: true on the first `length` (int32[B]) positions."""
+  """Returns bool[B, size], true on the first `length` (int32[B]) positions."""
   return jnp.arange(size)[None, :] < length[:, None]
 
 
 def shift_right(tokens: Tokens) -> Tokens:
-  """Target as a causal decoder's input: one step later, PAD in front."""
+  """Returns what a causal decoder reads: targets a step later, PAD first."""
   return jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=PAD)[:, :-1]
 
 
@@ -48,12 +48,13 @@ def append_eos(tokens: Tokens, multiple: int) -> Tokens:
 
 
 def round_up(value, multiple: int):
-  """Smallest multiple of `multiple` that is at least `value`."""
+  """Returns the smallest multiple of `multiple` that is at least `value`."""
   return -(-value // multiple) * multiple
 
 
 def real_mask(tokens: Tokens) -> Mask:
-  """bool[..., T]: true up to and including each row's first EOS."""
+  """Returns bool[..., T], true up to and including each row's first EOS."""
+  # Minus the token itself, so that it counts the EOS before: the first stays.
   ended = jnp.cumsum(tokens == EOS, axis=-1) - (tokens == EOS)
   return (ended == 0) & (tokens != PAD)
 
@@ -64,12 +65,12 @@ def trim(tokens: Tokens) -> Tokens:
 
 
 def take_rows(values: Array, index: Array) -> Array:
-  """[B, M, T]: of each of B matrices [B, N, T] its rows int32[B, M]."""
+  """Takes rows int32[B, M] of each of B matrices [B, N, T]: [B, M, T]."""
   return jnp.take_along_axis(values, index[:, :, None], axis=1)
 
 
 def masked_sum(values: Array, mask: Mask) -> Array:
-  """float32[B]: sum over all but the first axis, where bool[B, T] is true.
+  """Sums over all but the first axis where a mask is true: float32[B].
 
   Args:
     values: float[B, T] or float[B, T, C].
@@ -77,4 +78,5 @@ def masked_sum(values: Array, mask: Mask) -> Array:
   """
   mask = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
   axes = tuple(range(1, values.ndim))
+  # Not `values * mask`: on padding there may be an infinity, and 0 inf is nan.
   return jnp.sum(jnp.where(mask, values, 0.0), axis=axes, dtype=jnp.float32)

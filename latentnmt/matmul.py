@@ -1,7 +1,7 @@
-"""Products that are added up in float32, linear maps made of them, and storage.
+"""Matrix products that add up in float32, and linear maps made of them.
 
-A `TransformerConfig` says what they multiply: the compute dtype, or, where
-`matmul_dtype` is "bfloat16", rounded numbers amid float32 activations.
+A `TransformerConfig` says what they multiply: numbers of the compute dtype or,
+where `matmul_dtype` is "bfloat16", rounded ones amid float32 activations.
 """
 
 import math
@@ -18,21 +18,19 @@ _dense_init = nn.initializers.xavier_uniform()
 
 
 def einsum(formula: str, *arrays: Array) -> Array:
-  """As `jnp.einsum`: float32, whatever the dtype of the arrays."""
+  """Computes `jnp.einsum` in float32, whatever the dtype of the arrays."""
   return jnp.einsum(formula, *arrays, preferred_element_type=jnp.float32)
 
 
 def round_to(x: Array, dtype) -> Array:
-  """Numbers of `dtype`, as float32.
-
-  Not by two casts: a compiler may leave out both.
-  """
+  """Rounds to the nearest numbers of `dtype`, kept as float32."""
+  # Not by two casts, there and back: a compiler may leave out both.
   info = jnp.finfo(dtype)
   return lax.reduce_precision(x.astype(jnp.float32), info.nexp, info.nmant)
 
 
 def dense(config: cfg.TransformerConfig, features, **kwargs) -> nn.Module:
-  """`nn.DenseGeneral` of a stack with these sizes."""
+  """Returns an `nn.DenseGeneral` for a stack with these sizes."""
   if _rounds(config):
     kwargs |= {
       "dot_general_cls": lambda: _dot_general,
@@ -44,17 +42,18 @@ def dense(config: cfg.TransformerConfig, features, **kwargs) -> nn.Module:
 
 
 def pack(config: cfg.TransformerConfig, x: Array) -> Array:
-  """What a product will see of `x`, such that parts of it can be replaced.
+  """Returns what a product sees of `x`, in a form of which parts are replaced.
 
-  XLA for CPUs makes all of a bfloat16 array float32, and back, to replace a
-  part of it. Amid float32, bfloat16 numbers are stored as their bits, uint16.
+  A cache is such an array: each step writes one position of it.
   """
   x = x.astype(config.operand_dtype)
+  # As bits, uint16: to replace a part of a bfloat16 array, XLA for CPUs makes
+  # all of it float32 and back, at each step of a search.
   return lax.bitcast_convert_type(x, jnp.uint16) if _rounds(config) else x
 
 
 def unpack(config: cfg.TransformerConfig, x: Array) -> Array:
-  """Inverse of `pack`, but for the rounding."""
+  """Undoes `pack`, but for the rounding."""
   dtype = config.operand_dtype
   return lax.bitcast_convert_type(x, dtype) if _rounds(config) else x
 
@@ -64,15 +63,15 @@ def _rounds(config: cfg.TransformerConfig) -> bool:
 
 
 def _as_is(*arrays, dtype, inexact=True):
-  """Kernels that are rounded already are not made float32 on the way."""
+  """Stands for `promote_dtype`, which would make rounded kernels float32."""
   del dtype, inexact
   return arrays
 
 
 def _dot_general(x, kernel, dimension_numbers, **kwargs):
-  """`lax.dot_general` as a linear map calls it, of bfloat16 numbers."""
+  """Computes `lax.dot_general`, as a linear map calls it, in bfloat16."""
   del kwargs
-  (axes, _), _ = dimension_numbers
+  (axes, _), _ = dimension_numbers  # the last of x with the first of kernel
   rows, features = x.shape[: axes[0]], kernel.shape[len(axes) :]
   size = math.prod(kernel.shape[: len(axes)])
   out = _matmul(x.reshape(-1, size), kernel.reshape(size, -1))
@@ -81,7 +80,9 @@ def _dot_general(x, kernel, dimension_numbers, **kwargs):
 
 @jax.custom_vjp
 def _matmul(x: Array, kernel: Array) -> Array:
-  """float32[M, N] of bfloat16 numbers: [M, D] and [D, N]."""
+  """Multiplies [M, D] and [D, N] as bfloat16 numbers: float32[M, N]."""
+  # With a gradient of its own, whose products are rounded too: autodiff's would
+  # multiply float32, for the incoming gradient is that.
   return einsum("md,dn->mn", *_bfloat16(x, kernel))
 
 
@@ -92,7 +93,7 @@ def _matmul_forward(x, kernel):
 def _matmul_backward(residuals, gradient):
   x, kernel = residuals
   d_x = einsum("mn,dn->md", *_bfloat16(gradient, kernel)).astype(x.dtype)
-  # CPUs have no such product of bfloat16.
+  # In float32: CPUs have no such product of bfloat16.
   return d_x, (x.T @ gradient.astype(x.dtype)).astype(kernel.dtype)
 
 

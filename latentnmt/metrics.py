@@ -15,7 +15,7 @@ import sacrebleu
 from latentnmt.errors import InputError
 
 _RESAMPLES = 1000
-_SEED = 12345  # of sacreBLEU's bootstrap, unless its environment says another
+_SEED = 12345  # sacreBLEU's, unless its environment says another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Score:
 def bleu(
   hypotheses: Sequence[str], references: Sequence[str], *, resamples: int = 0
 ) -> Score:
-  """Corpus BLEU of detokenised text, one reference each, tokenised by 13a.
+  """Computes corpus BLEU of detokenised text (13a), one reference each.
 
   Args:
     hypotheses: n lines.
@@ -54,17 +54,15 @@ def bleu(
 def chrf(
   hypotheses: Sequence[str], references: Sequence[str], *, resamples: int = 0
 ) -> Score:
-  """Corpus chrF2 of detokenised text; arguments and errors as for `bleu`."""
+  """Computes corpus chrF2; arguments and errors as for `bleu`."""
   return _score(_CHRF(), hypotheses, references, resamples)
 
 
 class _CHRF(sacrebleu.CHRF):
-  """chrF whose scores are all of type float.
+  """chrF whose scores are all of type float."""
 
-  sacreBLEU's are float 0.0 or numpy.float32, and it fails to average over
-  resamples when there are both.
-  """
-
+  # sacreBLEU's are float 0.0 or numpy.float32, and it fails to average over
+  # resamples when there are both.
   def _compute_score_from_stats(self, stats):
     score = super()._compute_score_from_stats(stats)
     score.score = float(score.score)
@@ -72,6 +70,7 @@ class _CHRF(sacrebleu.CHRF):
 
 
 def _score(metric, hypotheses, references, resamples: int) -> Score:
+  """Scores a corpus, with an interval where it is resampled."""
   _check_counts(hypotheses, references)
   score = metric.corpus_score(
     list(hypotheses), [list(references)], n_bootstrap=max(resamples, 1)
@@ -99,7 +98,7 @@ def _check_counts(hypotheses, references) -> None:
 
 
 def per_token(nats, num_tokens) -> float:
-  """Nats per token of a corpus: sum over sentences / sum of tokens.
+  """Returns nats per token: the sum over sentences / the sum of tokens.
 
   Args:
     nats: float[n], nats per sentence.
@@ -109,7 +108,7 @@ def per_token(nats, num_tokens) -> float:
 
 
 def terms_per_token(sums: Mapping[str, float]) -> dict[str, float]:
-  """Nats per token of an objective's terms, and the bounds made of them.
+  """Returns an objective's terms in nats per token, and their bounds.
 
   Args:
     sums: `objectives.totals`, or such sums added up over batches.
@@ -125,12 +124,12 @@ def terms_per_token(sums: Mapping[str, float]) -> dict[str, float]:
 
 
 def per_sentence(nats) -> float:
-  """Mean nats per sentence."""
+  """Returns the mean of nats per sentence."""
   return _total(nats) / len(nats)
 
 
 def bits_per_byte(nats, lines: Sequence[str]) -> float:
-  """Bits spent on each UTF-8 byte of the references; less is better.
+  """Returns bits spent on a UTF-8 byte of the references; less is better.
 
   Args:
     nats: float[n], a log-likelihood in nats per sentence, so negative.
@@ -141,7 +140,7 @@ def bits_per_byte(nats, lines: Sequence[str]) -> float:
 
 
 def mean_difference(nats, truth) -> tuple[float, float]:
-  """Mean over sentences of nats - truth, and its standard error.
+  """Returns the mean over sentences of nats - truth and its standard error.
 
   The standard error is over the draw of sentences; noise that an estimator
   adds to each sentence is part of it. It is nan for fewer than two sentences.
@@ -154,7 +153,7 @@ def mean_difference(nats, truth) -> tuple[float, float]:
 
 
 def _total(values) -> float:
-  # Float64, for a corpus sums up thousands of float32 sentences.
+  # In float64: in float32 a corpus loses digits to the size of its own sum.
   return float(np.sum(np.asarray(values), dtype=np.float64))
 
 
@@ -163,10 +162,10 @@ def _total(values) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Resampled:
-  """A figure of a corpus, and what it is on bootstrap resamples of sentences.
+  """A figure of a corpus, and of bootstrap resamples of its sentences.
 
   n sentences are always resampled in the same way, that of sacreBLEU's own
-  bootstrap: the difference of two figures of the same sentences is paired.
+  bootstrap. The difference of two figures of the same sentences is then paired.
 
   Attributes:
     value: of the corpus itself.
@@ -177,12 +176,14 @@ class Resampled:
   draws: np.ndarray
 
   def __sub__(self, other: "Resampled") -> "Resampled":
-    """The difference, paired by sentence."""
+    """Returns the difference, paired by sentence."""
+    # Draw k of both is of the same sentences, so what makes a sentence hard
+    # for both cancels: the interval is much narrower than of two alone.
     return Resampled(self.value - other.value, self.draws - other.draws)
 
   @property
   def interval(self) -> tuple[float, float]:
-    """Ends of the 95 % interval: the percentiles 2.5 and 97.5."""
+    """Returns the ends of the 95 % interval, percentiles 2.5 and 97.5."""
     low, high = np.percentile(self.draws, (2.5, 97.5))
     return float(low), float(high)
 
@@ -193,7 +194,7 @@ def resampled_bleu(
   *,
   resamples: int = _RESAMPLES,
 ) -> Resampled:
-  """`bleu` and its resamples.
+  """Computes `bleu` with its resamples.
 
   sacreBLEU's paired bootstrap gives a p-value, but no interval of the
   difference; these are its resamples, draw by draw.
@@ -203,6 +204,7 @@ def resampled_bleu(
   """
   _check_counts(hypotheses, references)
   metric = sacrebleu.BLEU(force=True)
+  # BLEU is a function of sums over sentences: count once, add up at each draw.
   scores = [
     metric.corpus_score([hypothesis], [[reference]])
     for hypothesis, reference in zip(hypotheses, references, strict=True)
@@ -215,7 +217,7 @@ def resampled_bleu(
 
 
 def _bleu_of_sums(sums: np.ndarray) -> float:
-  """BLEU of a corpus's lengths of both sides, matches and n-grams by order."""
+  """Computes BLEU of sums of lengths, of matches and of n-grams by order."""
   correct, total = np.split(sums[2:], 2)
   return sacrebleu.BLEU.compute_bleu(
     list(correct), list(total), *map(int, sums[:2]), smooth_method="exp"
@@ -225,7 +227,7 @@ def _bleu_of_sums(sums: np.ndarray) -> float:
 def resampled_ratio(
   numerators, denominators, *, resamples: int = _RESAMPLES
 ) -> Resampled:
-  """A ratio of sums over sentences, such as `per_token`, and its resamples.
+  """Computes a ratio of sums, such as `per_token`, with its resamples.
 
   Args:
     numerators: float[n], such as nats per sentence.
@@ -237,12 +239,13 @@ def resampled_ratio(
 
 
 def _resampled(columns, figure, resamples: int) -> Resampled:
-  """figure(sums of the columns, [n, m]) of all sentences and of resamples."""
+  """Computes figure(sums of columns [n, m]) of the corpus and of resamples."""
   columns = np.asarray(columns, np.float64)
   n = len(columns)
-  rng = np.random.default_rng(_SEED)
+  rng = np.random.default_rng(_SEED)  # anew: n sentences, the same draws
   draws = []
   for _ in range(resamples):
+    # How often each sentence was drawn; the sums are then one product.
     counts = np.bincount(rng.integers(n, size=n), minlength=n)
     draws.append(figure(counts @ columns))
   return Resampled(figure(columns.sum(0)), np.array(draws))

@@ -58,11 +58,9 @@ def negative_elbo(
 
 
 def totals(terms: Terms) -> dict[str, Array]:
-  """Sums over the batch: nats by name, tokens, positions and sentences.
-
-  Sums, because they add up over batches of any size;
-  `metrics.terms_per_token` divides them once at the end.
-  """
+  """Sums over the batch: nats by name, tokens, positions and sentences."""
+  # Sums add up over batches of any size, which means do not;
+  # `metrics.terms_per_token` divides once, at the end.
   sums = {name: jnp.sum(getattr(terms, name)) for name in _NATS}
   sums["num_tokens"] = jnp.sum(terms.num_tokens)
   sums["num_positions"] = jnp.sum(terms.num_positions)

@@ -26,14 +26,19 @@ from latentnmt.types import Key, Latents, Mask, Nats, Source
 
 
 class Prior(Protocol):
-  """The contract. A prior may also offer `kl(mean, scale, mask, source)`.
+  """The contract of p(z|x).
 
-  `kl` is then KL(N(mean, scale^2) || prior) in closed form, float32[B]. And
-  it may offer `precompute(source)`, what it computes from the source alone:
-  where that was computed before, it is `source.cache`.
-  A prior whose parameters start from data says `data_dependent = True`: they
-  do where `init` runs through `log_prob`, and `initialise_prior` does that on
-  posterior samples. A model's own `init` shows a prior no real positions.
+  A prior may also offer, and then has the advantage of:
+
+    kl(mean, scale, mask, source)   KL(N(mean, scale^2) || prior) in closed
+                                    form, float32[B] nats
+    precompute(source)              what it computes from the source alone; it
+                                    gets that back as `source.cache`
+    data_dependent = True           its parameters start from data where `init`
+                                    runs through `log_prob`, as
+                                    `initialise_prior` does on posterior
+                                    samples; a model's own `init` shows it no
+                                    real positions
 
   Attributes:
     channels: C.
@@ -44,15 +49,15 @@ class Prior(Protocol):
   length_multiple: int = 1
 
   def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
-    """float32[B]: log p(z|x) in nats, over the real positions."""
+    """Returns log p(z|x) over the real positions, float32[B] nats."""
 
   def sample(
     self, key: Key, mask: Mask, source: Source, *, temperature: float = 1.0
   ) -> Latents:
-    """float[B, T, C]: a draw, base noise scaled by `temperature`."""
+    """Draws float[B, T, C], base noise scaled by `temperature`."""
 
   def center(self, mask: Mask, source: Source) -> Latents:
-    """float[B, T, C]: where delta inference starts; E[z] for a Gaussian."""
+    """Returns where delta inference starts, float[B, T, C]; E[z] if known."""
 
 
 class StandardNormalPrior(nn.Module):
@@ -62,22 +67,22 @@ class StandardNormalPrior(nn.Module):
   length_multiple: int = 1
 
   def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
-    """float32[B], nats."""
+    """Returns log p(z|x), float32[B] nats."""
     return masked_sum(distributions.standard_normal_log_prob(z), mask)
 
   def sample(
     self, key: Key, mask: Mask, source: Source, *, temperature: float = 1.0
   ) -> Latents:
-    """float32[B, T, C]."""
+    """Draws float32[B, T, C]."""
     noise = jax.random.normal(key, (*mask.shape, self.channels))
     return jnp.where(mask[..., None], temperature * noise, 0)
 
   def center(self, mask: Mask, source: Source) -> Latents:
-    """float32[B, T, C] of zeros."""
+    """Returns float32[B, T, C] of zeros."""
     return jnp.zeros((*mask.shape, self.channels))
 
   def kl(self, mean: Latents, scale: Latents, mask: Mask, source: Source):
-    """float32[B], KL(N(mean, scale^2) || N(0, I)) in nats."""
+    """Returns KL(N(mean, scale^2) || N(0, I)), float32[B] nats."""
     return masked_sum(distributions.kl_standard_normal(mean, scale), mask)
 
 
@@ -94,37 +99,38 @@ class GaussianPrior(nn.Module):
     self.out = WeightNormDense(2 * self.channels)
 
   def precompute(self, source: Source) -> CrossAttentionCache:
-    """Keys and values of the layers."""
+    """Returns keys and values of the layers."""
     return self.stack.precompute(source)
 
   def mean_scale(self, mask: Mask, source: Source) -> tuple[Latents, Latents]:
-    """Two float32[B, T, C]."""
+    """Returns mean and standard deviation, two float32[B, T, C]."""
     width = self.transformer.width
+    # There is nothing to read but positions: what z may be, the source says.
     x = add_positions(jnp.zeros((*mask.shape, width), source.states.dtype))
     states = self.stack(x, mask, cache_of(self, source))
     mean, log_scale = jnp.split(self.out(states), 2, axis=-1)
     return mean, jnp.exp(log_scale)
 
   def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
-    """float32[B], nats."""
+    """Returns log p(z|x), float32[B] nats."""
     mean, scale = self.mean_scale(mask, source)
     return masked_sum(distributions.normal_log_prob(z, mean, scale), mask)
 
   def sample(
     self, key: Key, mask: Mask, source: Source, *, temperature: float = 1.0
   ) -> Latents:
-    """float32[B, T, C]."""
+    """Draws float32[B, T, C]."""
     mean, scale = self.mean_scale(mask, source)
     noise = jax.random.normal(key, mean.shape)
     return jnp.where(mask[..., None], mean + temperature * scale * noise, 0)
 
   def center(self, mask: Mask, source: Source) -> Latents:
-    """float32[B, T, C], E[z]."""
+    """Returns E[z], float32[B, T, C]."""
     mean, _ = self.mean_scale(mask, source)
     return jnp.where(mask[..., None], mean, 0)
 
   def kl(self, mean: Latents, scale: Latents, mask: Mask, source: Source):
-    """float32[B], KL(N(mean, scale^2) || p(z|x)) in nats."""
+    """Returns KL(N(mean, scale^2) || p(z|x)), float32[B] nats."""
     own_mean, own_scale = self.mean_scale(mask, source)
     kl = distributions.kl_normal(mean, scale, own_mean, own_scale)
     return masked_sum(kl, mask)
@@ -146,30 +152,28 @@ class FlowPrior(nn.Module):
 
   @property
   def length_multiple(self) -> int:
-    """That of the bijection."""
+    """Returns the bijection's."""
     return getattr(self.bijection, "length_multiple", 1)
 
   def precompute(self, source: Source) -> Any:
-    """That of the bijection."""
+    """Returns the bijection's."""
     return precompute(self.bijection, source)
 
   def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
-    """float32[B], nats."""
+    """Returns log p(z|x), float32[B] nats."""
     e, log_det = self.bijection.inverse(_real(z, mask), mask, source)
     return masked_sum(distributions.standard_normal_log_prob(e), mask) + log_det
 
   def sample(
     self, key: Key, mask: Mask, source: Source, *, temperature: float = 1.0
   ) -> Latents:
-    """float32[B, T, C]."""
+    """Draws float32[B, T, C]."""
     noise = jax.random.normal(key, (*mask.shape, self.channels))
     return self._forward(temperature * noise, mask, source)
 
   def center(self, mask: Mask, source: Source) -> Latents:
-    """float32[B, T, C]: f(0), the mode of the noise in latent space.
-
-    This is not E[z], which has no closed form.
-    """
+    """Returns f(0), the image of the noise's mode, float32[B, T, C]."""
+    # Not E[z], which has no closed form.
     return self._forward(jnp.zeros((*mask.shape, self.channels)), mask, source)
 
   def _forward(self, e: Latents, mask: Mask, source: Source) -> Latents:
@@ -178,12 +182,12 @@ class FlowPrior(nn.Module):
 
 
 def _real(z: Latents, mask: Mask) -> Latents:
-  """float32[B, T, C] with zeros on padding."""
+  """Returns float32[B, T, C], zero on padding and in full precision."""
   return jnp.where(mask[..., None], z.astype(jnp.float32), 0)
 
 
 def build_prior(config: cfg.LatentConfig) -> nn.Module:
-  """The prior that a model's configuration asks for.
+  """Returns the prior that a model's configuration asks for.
 
   Raises:
     InputError: for a custom prior that cannot be imported or built.

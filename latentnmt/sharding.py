@@ -1,9 +1,9 @@
 """Devices: the one file that knows of them.
 
-A mesh with a single axis, "data", over all devices of all processes. Batches
-are split along it by rows, everything else is replicated; `jax.jit` with these
-`NamedSharding`s inserts the gradient's all-reduce by itself. The same program
-runs on one CPU, eight GPUs or many hosts.
+A mesh has a single axis, "data", over all devices of all processes. Batches are
+split along it by rows, everything else is replicated, and `jax.jit` then adds
+the gradient's all-reduce by itself. The same program runs on one CPU, eight
+GPUs or many hosts.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from latentnmt.errors import InputError
 def initialize(
   coordinator: str, num_processes: int, process_id: int, timeout: int = 300
 ) -> None:
-  """Joins this process to the others; before anything else touches a device.
+  """Joins this process to the others, before anything touches a device.
 
   Args:
     coordinator: "host:port" of process 0.
@@ -44,7 +44,7 @@ def initialize(
 
 
 def mesh(devices: list[jax.Device] | None = None) -> Mesh:
-  """Mesh of all devices (or those given) along the axis "data"."""
+  """Returns a mesh of all devices, or those given, along the axis "data"."""
   devices = jax.devices() if devices is None else devices
   # Auto: under JAX's default, Explicit, Linen's embedding look-up fails.
   return jax.make_mesh(
@@ -53,12 +53,12 @@ def mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The same value on every device: parameters, optimiser state, scalars."""
+  """Returns the sharding of what every device has whole: parameters, say."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:
-  """The first axis split over the devices: batches."""
+  """Returns the sharding of batches: the first axis split over devices."""
   return NamedSharding(mesh, PartitionSpec("data"))
 
 
@@ -68,7 +68,7 @@ def put(batch: Any, mesh: Mesh) -> Any:
   Every process passes the same whole batch and keeps the rows of its devices.
 
   Args:
-    batch: tree of numpy arrays; the first axis a multiple of the mesh's size.
+    batch: tree of numpy arrays with rows first, a multiple of the mesh's size.
     mesh: as `mesh()` returns.
 
   Raises:
@@ -94,25 +94,23 @@ def check_rows(rows: int, mesh: Mesh) -> None:
 
 
 def local(tree: Any) -> Any:
-  """One device's copy of replicated arrays, for work that is not shared."""
+  """Returns one device's copy of replicated arrays, for work of one alone."""
   return jax.tree.map(lambda array: array.addressable_data(0), tree)
 
 
 def agree(value: float) -> float:
-  """The value process 0 has, so that all take the same decision on it."""
+  """Returns process 0's value, on which all then take the same decision."""
   if jax.process_count() == 1:
     return value
   return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
 
 
 def is_main() -> bool:
-  """Whether this process is the one that writes files and shows progress."""
+  """Returns whether this process writes files and shows progress."""
   return jax.process_index() == 0
 
 
 def must_wait() -> bool:
-  """Whether each step has to end before the next one is started.
-
-  Collectives between CPU processes can deadlock when steps pile up.
-  """
+  """Returns whether each step has to end before the next one is started."""
+  # Collectives between CPU processes can deadlock when steps pile up.
   return jax.process_count() > 1 and jax.default_backend() == "cpu"

@@ -20,8 +20,8 @@ from latentnmt.types import EOS, PAD
 
 UNK = 2
 
-# A vocabulary of 32,000 pieces does not change visibly beyond this many lines,
-# while the trainer's memory does.
+# A vocabulary of 32,000 pieces hardly changes beyond so many lines, while the
+# trainer's memory grows.
 _TRAINING_LINES = 1_000_000
 
 
@@ -39,12 +39,15 @@ class Tokenizer:
     self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     self.vocab_size: int = self._processor.vocab_size()
 
+  def __repr__(self) -> str:
+    return f"Tokenizer(vocab_size={self.vocab_size})"
+
   @classmethod
   def train(cls, lines: Iterable[str], vocab_size: int) -> "Tokenizer":
     """Finds `vocab_size` pieces in `lines`, of which each is one sentence.
 
-    Of more than a million lines evenly spaced ones are taken; `lines` is
-    gone through once and never held as a whole.
+    Of more than a million lines evenly spaced ones are taken. `lines` is read
+    once and never held as a whole.
 
     Raises:
       InputError: when the lines cannot carry that many pieces, or need more
@@ -54,7 +57,7 @@ class Tokenizer:
     if not lines:
       raise InputError("The corpus is empty: no line to train a vocabulary on.")
     model = io.BytesIO()
-    sentencepiece.set_random_generator_seed(0)
+    sentencepiece.set_random_generator_seed(0)  # the same bytes each time
     try:
       sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
@@ -62,13 +65,13 @@ class Tokenizer:
         model_type="bpe",
         vocab_size=vocab_size,
         character_coverage=1.0,
-        normalization_rule_name="identity",
-        max_sentence_length=1 << 16,
+        normalization_rule_name="identity",  # decoding gives the line back
+        max_sentence_length=1 << 16,  # else long lines are left out unsaid
         pad_id=PAD,
         eos_id=EOS,
         unk_id=UNK,
-        bos_id=-1,
-        minloglevel=2,
+        bos_id=-1,  # none
+        minloglevel=2,  # errors alone
       )
     except (RuntimeError, OSError) as error:
       raise InputError(_explain(vocab_size, len(lines), str(error))) from None
@@ -97,11 +100,11 @@ class Tokenizer:
     pathlib.Path(path).write_bytes(self.model)
 
   def encode(self, lines: Iterable[str]) -> list[list[int]]:
-    """Ids of each line, ending in EOS; an empty line is EOS alone."""
+    """Returns the ids of each line, EOS last; an empty line is EOS alone."""
     return self._processor.encode(list(lines), add_eos=True)
 
   def __call__(self, lines: Iterable[str]) -> np.ndarray:
-    """int32[B, S]: ids of B lines, each ending in EOS, padded with PAD."""
+    """Returns int32[B, S], ids of B lines, EOS last and padded with PAD."""
     rows = self.encode(lines)
     tokens = np.full((len(rows), max(map(len, rows), default=0)), PAD, np.int32)
     for out, row in zip(tokens, rows, strict=True):
@@ -109,7 +112,7 @@ class Tokenizer:
     return tokens
 
   def decode(self, tokens) -> list[str]:
-    """Detokenised text of each row, up to its first EOS.
+    """Returns the detokenised text of each row, up to its first EOS.
 
     Args:
       tokens: int[B, T] or a list of lists of ids; PAD is ignored.
@@ -117,30 +120,31 @@ class Tokenizer:
     return self._processor.decode([_sentence(row) for row in tokens])
 
   def __eq__(self, other) -> bool:
-    """Whether both have the same pieces."""
+    """Compares pieces."""
     return isinstance(other, Tokenizer) and self.model == other.model
 
   def __hash__(self) -> int:
-    """Hash of the model's bytes."""
+    """Hashes the model's bytes."""
     return hash(self.model)
 
   def __reduce__(self):
-    """Pickles as the model's bytes."""
+    """Pickles as the model's bytes: the processor itself cannot be."""
     return Tokenizer, (self.model,)
 
 
 def _thinned(lines: Iterable[str], most: int) -> list[str]:
-  """Every k-th line, k the least power of two that leaves `most` or fewer."""
+  """Returns every k-th line, k the least power of 2 that leaves `most`."""
   kept, step = [], 1
   for number, line in enumerate(lines):
     if number % step == 0:
       kept.append(line)
-    if len(kept) > most:
+    if len(kept) > most:  # k doubles, as nobody knows how many there will be
       kept, step = kept[::2], 2 * step
   return kept
 
 
 def _sentence(row) -> list[int]:
+  """Returns the ids before the first EOS, without padding."""
   ids = np.asarray(row).tolist()
   if EOS in ids:
     ids = ids[: ids.index(EOS)]
@@ -148,6 +152,7 @@ def _sentence(row) -> list[int]:
 
 
 def _explain(vocab_size: int, lines: int, error: str) -> str:
+  """Says what SentencePiece's error means; it has no codes, only words."""
   asked = f"vocab_size={vocab_size} is not possible on these {lines:,} lines: "
   if most := re.search(r"value <= (\d+)", error):
     return f"{asked}the largest possible is {most[1]}."
@@ -159,7 +164,7 @@ def _explain(vocab_size: int, lines: int, error: str) -> str:
 
 
 def unescape(line: str) -> str:
-  """SGML entities as the characters they name; a line break as a space."""
+  """Writes SGML entities as their characters, line breaks as spaces."""
   return re.sub("[\r\n]", " ", html.unescape(line))
 
 
@@ -173,7 +178,8 @@ def normalize_romanian(line: str) -> str:
 
 
 def strip_romanian_diacritics(line: str) -> str:
-  """Romanian in ASCII letters (Sennrich et al. 2016), either spelling."""
+  """Writes Romanian in ASCII letters (Sennrich et al. 2016)."""
+  # Normalised first, since a letter may have a comma or a cedilla.
   return normalize_romanian(line).translate(_ROMANIAN_TO_ASCII)
 
 
@@ -184,7 +190,7 @@ NORMALIZERS: dict[str, Callable[[str], str]] = {
   "strip_romanian_diacritics": strip_romanian_diacritics,
 }
 
-# Normalisers that are right for one language only.
+# The one language that a normaliser is right for.
 _LANGUAGE_OF = {"romanian": "ro", "strip_romanian_diacritics": "ro"}
 
 
@@ -208,7 +214,7 @@ def normalize(
 
 
 def normalizers_of(language: str, names: Sequence[str]) -> list[str]:
-  """Those of the normalisers `names` that touch text in `language`.
+  """Returns those of the normalisers `names` that touch `language`.
 
   Raises:
     InputError: for an unknown name; the valid ones are listed.

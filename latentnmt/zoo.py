@@ -10,57 +10,54 @@ from typing import Any
 from latentnmt import config as cfg
 from latentnmt.errors import InputError
 
-# name: (parent, changes). A dict changes fields of a group.
+
+def _like(parent: str, **changes) -> tuple[str, dict[str, Any]]:
+  """A preset by its difference; a dict changes fields of a group."""
+  return parent, changes
+
+
+# The sizes of the paper's section 4 and appendix, three roots and what differs
+# from them; "tiny" is for a laptop.
 _PRESETS: dict[str, tuple[str | None, dict[str, Any]]] = {
   "transformer_base": (None, {}),
-  "transformer_small": (
+  "transformer_small": _like(
     "transformer_base",
-    dict(
-      transformer=dict(width=256, hidden=1024, heads=2),
-      encoder_layers=5,
-      decoder_layers=5,
-    ),
+    transformer=dict(width=256, hidden=1024, heads=2),
+    encoder_layers=5,
+    decoder_layers=5,
   ),
-  "transformer_large": (
+  "transformer_large": _like(
     "transformer_base",
-    dict(transformer=dict(width=1024, hidden=4096, heads=16, dropout=0.3)),
+    transformer=dict(width=1024, hidden=4096, heads=16, dropout=0.3),
   ),
-  "transformer_tiny": (
+  "transformer_tiny": _like(
     "transformer_base",
-    dict(
-      transformer=dict(width=128, hidden=512, heads=4),
-      encoder_layers=2,
-      decoder_layers=2,
-    ),
+    transformer=dict(width=128, hidden=512, heads=4),
+    encoder_layers=2,
+    decoder_layers=2,
   ),
   "gauss_base": (None, dict(transformer=dict(heads=4))),
-  "gauss_large": (
+  "gauss_large": _like(
     "gauss_base",
-    dict(
-      transformer=dict(heads=8),
-      posterior_layers=4,
-      decoder_layers=6,
-      prior=cfg.GaussianPriorConfig(layers=4),
-    ),
+    transformer=dict(heads=8),
+    posterior_layers=4,
+    decoder_layers=6,
+    prior=cfg.GaussianPriorConfig(layers=4),
   ),
-  "gauss_base_iwslt": (
+  "gauss_base_iwslt": _like(
     "gauss_base",
-    dict(
-      transformer=dict(width=256, hidden=1024, dropout=0.2),
-      channels=256,
-      encoder_layers=5,
-    ),
+    transformer=dict(width=256, hidden=1024, dropout=0.2),
+    channels=256,
+    encoder_layers=5,
   ),
-  "gauss_tiny": (
+  "gauss_tiny": _like(
     "gauss_base",
-    dict(
-      transformer=dict(width=128, hidden=512),
-      channels=32,
-      encoder_layers=2,
-      posterior_layers=2,
-      decoder_layers=2,
-      prior=cfg.GaussianPriorConfig(layers=2),
-    ),
+    transformer=dict(width=128, hidden=512),
+    channels=32,
+    encoder_layers=2,
+    posterior_layers=2,
+    decoder_layers=2,
+    prior=cfg.GaussianPriorConfig(layers=2),
   ),
   "flow_base": (
     None,
@@ -72,38 +69,32 @@ _PRESETS: dict[str, tuple[str | None, dict[str, Any]]] = {
       prior=cfg.FlowPriorConfig(remat=True),
     ),
   ),
-  "flow_base_75m": ("flow_base", dict(posterior_layers=6, decoder_layers=6)),
-  "flow_small": ("flow_base", dict(prior=dict(steps=(4, 4, 4)))),
-  "flow_base_iwslt": (
+  "flow_base_75m": _like("flow_base", posterior_layers=6, decoder_layers=6),
+  "flow_small": _like("flow_base", prior=dict(steps=(4, 4, 4))),
+  "flow_base_iwslt": _like(
     "flow_base",
-    dict(
-      transformer=dict(width=256, heads=4, dropout=0.2),
-      channels=256,
-      encoder_layers=5,
-      posterior_layers=3,
-      decoder_layers=3,
-      prior=dict(hidden=512, heads=4),
-    ),
+    transformer=dict(width=256, heads=4, dropout=0.2),
+    channels=256,
+    encoder_layers=5,
+    posterior_layers=3,
+    decoder_layers=3,
+    prior=dict(hidden=512, heads=4),
   ),
-  "flow_small_iwslt": ("flow_base_iwslt", dict(prior=dict(steps=(4, 4, 4)))),
-  "flow_tiny": (
+  "flow_small_iwslt": _like("flow_base_iwslt", prior=dict(steps=(4, 4, 4))),
+  "flow_tiny": _like(
     "gauss_tiny",
-    dict(
-      prior=cfg.FlowPriorConfig(
-        steps=(3, 2), plans=("ca", "c"), hidden=128, heads=2
-      ),
-    ),
+    prior=cfg.FlowPriorConfig((3, 2), ("ca", "c"), hidden=128, heads=2),
   ),
 }
 
 
 def names() -> list[str]:
-  """Every preset."""
+  """Returns the name of every preset."""
   return list(_PRESETS)
 
 
 def config(name: str, *, vocab_size: int, **changes) -> cfg.ModelConfig:
-  """Configuration of a preset.
+  """Returns the configuration of a preset.
 
   Args:
     name: one of `names()`.
@@ -127,6 +118,7 @@ def config(name: str, *, vocab_size: int, **changes) -> cfg.ModelConfig:
 
 
 def _root(name: str, transformer: cfg.TransformerConfig) -> cfg.ModelConfig:
+  """Returns the defaults of the family that a name begins with."""
   family = name.split("_")[0]
   autoregressive = family == "transformer"
   root = cfg.AutoregressiveConfig if autoregressive else cfg.LatentConfig
@@ -134,6 +126,7 @@ def _root(name: str, transformer: cfg.TransformerConfig) -> cfg.ModelConfig:
 
 
 def _change(base: cfg.ModelConfig, changes: dict) -> cfg.ModelConfig:
+  """Replaces fields, and fields of groups where a value is a dict."""
   changes = dict(changes)
   for name, value in changes.items():
     if name not in cfg.field_names(base):

@@ -33,8 +33,8 @@ def test_log_probs_are_the_log_softmax():
 @pytest.fixture(params=[4, 64])
 def part(request, monkeypatch):
   """Logits by parts, of which the last is not full, and all at once."""
-  monkeypatch.setattr(embeddings, "PART", request.param)
-  monkeypatch.setattr(embeddings, "_FEW", 1)
+  monkeypatch.setattr(embeddings, "VOCAB_CHUNK", request.param)
+  monkeypatch.setattr(embeddings, "_FEW_LOGITS", 1)
 
 
 @pytest.mark.usefixtures("part")
@@ -56,7 +56,7 @@ def test_the_likeliest_token_is_the_first_of_the_largest_logits():
 
 
 def test_logits_of_a_whole_vocabulary_are_kept_once_and_for_gradients_alone():
-  vocab = 2 * embeddings.PART
+  vocab = 2 * embeddings.VOCAB_CHUNK
   embedding = Embedding(dataclasses.replace(CONFIG, vocab_size=vocab))
   states, tokens = jnp.ones((2, 20, 16)), jnp.ones((2, 20), jnp.int32)
   init = functools.partial(embedding.init, method="log_probs")

@@ -4,7 +4,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from latentnmt import config as cfg
-from latentnmt.bijections.protocol import cache_of
+from latentnmt.bijections.protocol import Mapped, cache_of
 from latentnmt.errors import InputError
 from latentnmt.masks import masked_sum
 from latentnmt.transformer import (
@@ -13,9 +13,9 @@ from latentnmt.transformer import (
   WeightNormDense,
   add_positions,
 )
-from latentnmt.types import Array, Latents, Mask, Nats, Source
+from latentnmt.types import Array, Latents, Mask, Source
 
-# Added before the sigmoid, so that scales start at 0.88.
+# Added before the sigmoid, as in Glow, so that scales start at 0.88.
 _SCALE_OFFSET = 2.0
 
 
@@ -74,23 +74,19 @@ class Coupling(nn.Module):
     self.out = WeightNormDense(2 * width if self.affine else width)
 
   def precompute(self, source: Source) -> tuple[Array, Array]:
-    """The layer's keys and values, as `Attention.keys_values` gives them."""
+    """Returns the layer's keys and values; see `Attention.keys_values`."""
     return self.layer.cross.keys_values(source.states.astype(jnp.float32))
 
-  def forward(
-    self, e: Latents, mask: Mask, source: Source
-  ) -> tuple[Latents, Nats]:
-    """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
+  def forward(self, e: Latents, mask: Mask, source: Source) -> Mapped:
+    """Returns z, float32[B, T, C], and log |det dz/de|, float32[B]."""
     kept, moved = _split(e, self.split)
     mask = self._kept_mask(mask)
     shift, log_scale = self._shift_log_scale(kept, mask, source)
     moved = moved * jnp.exp(-log_scale) - shift
     return _join(kept, moved, self.split), -masked_sum(log_scale, mask)
 
-  def inverse(
-    self, z: Latents, mask: Mask, source: Source
-  ) -> tuple[Latents, Nats]:
-    """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
+  def inverse(self, z: Latents, mask: Mask, source: Source) -> Mapped:
+    """Returns e, float32[B, T, C], and log |det de/dz|, float32[B]."""
     kept, moved = _split(z, self.split)
     mask = self._kept_mask(mask)
     shift, log_scale = self._shift_log_scale(kept, mask, source)
@@ -98,12 +94,12 @@ class Coupling(nn.Module):
     return _join(kept, moved, self.split), masked_sum(log_scale, mask)
 
   def _transformer(self, width: int) -> cfg.TransformerConfig:
-    """The layer's sizes; without vocabulary and, as in Glow, dropout."""
+    """Returns the layer's sizes, without dropout, as in Glow."""
     heads = self.heads
-    while width % (2 * heads):
+    while width % (2 * heads):  # heads have to be of an even size
       heads -= 1
     return cfg.TransformerConfig(
-      vocab_size=3,
+      vocab_size=3,  # it embeds nothing; three is the least there may be
       width=width,
       hidden=self.hidden,
       heads=heads,
@@ -117,18 +113,18 @@ class Coupling(nn.Module):
     return mask[:, ::2] if self.split == "t" else mask
 
   def _shift_log_scale(self, kept, mask, source) -> tuple[Array, Array]:
-    """Two float32 of the moved half's shape, from the kept half."""
+    """Computes shift and log-scale of the moved half from the kept one."""
     cache = CrossAttentionCache(*cache_of(self, source), source.mask)
     states = self.layer(add_positions(kept), mask[:, None], cache)
     out = self.out(self.norm(states))
-    if not self.affine:
+    if not self.affine:  # scales of 1: the volume stays
       return out, jnp.zeros_like(out)
     shift, s = jnp.split(out, 2, axis=-1)
     return shift, nn.log_sigmoid(s + _SCALE_OFFSET)
 
 
 def _split(x: Latents, how: str) -> tuple[Latents, Latents]:
-  """The half that is kept and the half that is moved."""
+  """Returns the half that is kept and the half that is moved."""
   match how:
     case "c":
       kept, moved = jnp.split(x, 2, axis=-1)
@@ -140,7 +136,7 @@ def _split(x: Latents, how: str) -> tuple[Latents, Latents]:
 
 
 def _join(kept: Latents, moved: Latents, how: str) -> Latents:
-  """Inverse of `_split`."""
+  """Undoes `_split`."""
   batch, length, channels = kept.shape
   match how:
     case "c":

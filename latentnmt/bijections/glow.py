@@ -9,20 +9,20 @@ from latentnmt.bijections.compose import Chain, MultiScale, Repeat
 from latentnmt.bijections.coupling import Coupling
 from latentnmt.bijections.linear import ActNorm, Invertible1x1
 
-# What comes between the normalisation and the coupling of each split: heads
-# of the convolution run across the halves of the coupling after it.
+# The layout of the convolution before each split: its heads run across the
+# halves of the coupling after it, which it would not mix otherwise.
 _LAYOUTS = {"c": "a", "a": "c"}
 
 
 def glow(
   config: cfg.FlowPriorConfig, channels: int, matmul_dtype: str = "float32"
 ) -> MultiScale:
-  """The multi-scale flow of [B, T, C] that a configuration describes.
+  """Returns the multi-scale flow of [B, T, C] that a configuration describes.
 
-  Each level repeats a step: in the order of its plan, and of `inverse`, an
-  ActNorm, a convolution (not before "t") and a coupling. All levels but the
-  last end with one more coupling "c", which makes the half that is split off
-  a conditional Gaussian given the other.
+  Each level repeats a step. In the order of its plan, and of `inverse`, that is
+  an ActNorm, a convolution (not before "t") and a coupling. All levels but the
+  last end with one more coupling "c". It makes the half that is split off a
+  conditional Gaussian given the other.
 
   Args:
     config: steps and plans.
@@ -48,6 +48,7 @@ def glow(
 
 
 def _step(plan: str, coupling) -> Chain:
+  """Returns one step of a plan; plans go from data to noise, chains back."""
   inverse_order: list[nn.Module] = []
   for split in plan:
     inverse_order.append(ActNorm())

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from latentnmt import inference
+from latentnmt.bijections.protocol import Mapped
 from latentnmt.masks import lengths
 from latentnmt.types import Array, Key, Latents, Mask, Nats, Params, Source
 
-# Makes the log-scale learn faster than the shift, as in the public code.
+# What is trained is log_scale / 3: its steps then count thrice, and the scale
+# learns faster than the shift, as in the public code.
 _LOG_SCALE_FACTOR = 3.0
-# A channel of less variance than this says nothing of its scale.
-_CONSTANT = 1e-7
-_MAX_HEAD_SIZE = 32
+_LEAST_VARIANCE = 1e-7  # of less, rounding decides, and scales would explode
+_MAX_HEAD_SIZE = 32  # as in the public code
 
 
 class ActNorm(nn.Module):
@@ -30,26 +31,22 @@ class ActNorm(nn.Module):
 
   length_multiple = 1
 
-  def forward(
-    self, e: Latents, mask: Mask, source: Source
-  ) -> tuple[Latents, Nats]:
-    """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
+  def forward(self, e: Latents, mask: Mask, source: Source) -> Mapped:
+    """Returns z, float32[B, T, C], and log |det dz/de|, float32[B]."""
     zeros = jnp.zeros(e.shape[-1:])
     shift, log_scale = self._shift_log_scale(lambda: (zeros, zeros))
     z = e * jnp.exp(-log_scale)[None, None] - shift[None, None]
     return z, -_per_position(log_scale, mask)
 
-  def inverse(
-    self, z: Latents, mask: Mask, source: Source
-  ) -> tuple[Latents, Nats]:
-    """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
+  def inverse(self, z: Latents, mask: Mask, source: Source) -> Mapped:
+    """Returns e, float32[B, T, C], and log |det de/dz|, float32[B]."""
     shift, log_scale = self._shift_log_scale(lambda: _whitening(z, mask))
     e = (z + shift[None, None]) * jnp.exp(log_scale)[None, None]
     return e, _per_position(log_scale, mask)
 
   @nn.compact
   def _shift_log_scale(self, start) -> tuple[Array, Array]:
-    """float32[C] each; `start()` is what `init` makes them."""
+    """Returns float32[C] each; `init` makes them of `start()`."""
     shift = self.param("shift", lambda key: start()[0])
     factor = np.float32(_LOG_SCALE_FACTOR)
     log_scale = self.param("log_scale", lambda key: start()[1] / factor)
@@ -57,13 +54,14 @@ class ActNorm(nn.Module):
 
 
 def _whitening(x: Array, mask: Mask) -> tuple[Array, Array]:
-  """Shift and log-scale to mean 0 and variance 1 over real positions."""
+  """Returns shift and log-scale to mean 0 and variance 1 on real positions."""
   real = mask[..., None]
+  # A model's own `init` shows no real position: not 0 / 0, the identity.
   count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
   mean = jnp.sum(jnp.where(real, x, 0.0), axis=(0, 1)) / count
   centred = jnp.where(real, x - mean[None, None], 0.0)
   variance = jnp.sum(jnp.square(centred), axis=(0, 1)) / count
-  varies = variance > _CONSTANT
+  varies = variance > _LEAST_VARIANCE
   log_scale = -0.5 * jnp.log(jnp.where(varies, variance, 1.0))
   return -mean, log_scale
 
@@ -85,12 +83,12 @@ class Invertible1x1(nn.Module):
   """Multi-head invertible 1x1 convolution (Ma et al. 2019), e = P L U z.
 
   The channels are cut into heads of at most 32, of a size that divides their
-  number, each with a matrix of its own that starts as a random rotation.
-  `weight` holds all of it that is trained: below the diagonal that of L,
-  whose diagonal is 1, above it that of U, and on it the logarithms of U's. P
-  is the order of `order` and U's signs are those of `sign`, both stay as they
-  were drawn. `inverse` multiplies; `forward` solves two triangular systems, or
-  multiplies by the inverse where that is prepared for inference.
+  number. Each has a matrix of its own, at first a random rotation. All that is
+  trained is in `weight`: below the diagonal that of L, whose diagonal is 1,
+  above it that of U, and on it the logarithms of U's. P is the order of `order`
+  and U's signs are those of `sign`; both stay as drawn. `inverse` multiplies.
+  `forward` solves two triangular systems, or multiplies by the inverse where
+  that is prepared for inference.
 
   Attributes:
     layout: "a" for heads of alternate channels, head h of n having the
@@ -100,10 +98,8 @@ class Invertible1x1(nn.Module):
   layout: str = "c"
   length_multiple = 1
 
-  def forward(
-    self, e: Latents, mask: Mask, source: Source
-  ) -> tuple[Latents, Nats]:
-    """float32[B, T, C] and float32[B]: z and log |det dz/de|."""
+  def forward(self, e: Latents, mask: Mask, source: Source) -> Mapped:
+    """Returns z, float32[B, T, C], and log |det dz/de|, float32[B]."""
     factors = self._factors(e.shape[-1])
     heads = self._split(e)
     inverse = self._prepared_inverse()
@@ -115,12 +111,12 @@ class Invertible1x1(nn.Module):
       z = solved.reshape(columns.shape).transpose(2, 3, 0, 1)
     return self._join(z), -_per_position(factors.log_diagonal, mask)
 
-  def inverse(
-    self, z: Latents, mask: Mask, source: Source
-  ) -> tuple[Latents, Nats]:
-    """float32[B, T, C] and float32[B]: e and log |det de/dz|."""
+  def inverse(self, z: Latents, mask: Mask, source: Source) -> Mapped:
+    """Returns e, float32[B, T, C], and log |det de/dz|, float32[B]."""
     factors = self._factors(z.shape[-1])
-    self._prepared_inverse()  # this way goes the pass that prepares
+    self._prepared_inverse()  # the pass that prepares comes this way
+    # In full precision, as all here: a rounded matrix has another determinant
+    # than the one that is reported, and another inverse.
     product = jnp.matmul(
       factors.lower, factors.upper, precision=lax.Precision.HIGHEST
     )
@@ -129,7 +125,7 @@ class Invertible1x1(nn.Module):
     return self._join(e), _per_position(factors.log_diagonal, mask)
 
   def _prepared_inverse(self) -> Array | None:
-    """float32[heads, size, size], where it is prepared for inference."""
+    """Returns float32[heads, size, size] where prepared for inference."""
     return inference.prepared(
       self, "inverse", lambda: _inverses(self.variables["params"]["factors"])
     )
@@ -140,7 +136,7 @@ class Invertible1x1(nn.Module):
     return _unpacked(self.param("factors", _rotations, size, channels))
 
   def _split(self, x: Array) -> Array:
-    """[B, T, heads, size] of [B, T, C]."""
+    """Cuts [B, T, C] into [B, T, heads, size]."""
     size = _head_size(x.shape[-1])
     if self.layout == "a":
       return x.reshape(*x.shape[:-1], size, -1).swapaxes(-1, -2)
@@ -158,10 +154,10 @@ def _head_size(channels: int) -> int:
 
 
 def _rotations(key: Key, size: int, channels: int) -> dict[str, Array]:
-  """Random orthogonal matrices as rows `order` of their factors L and U."""
+  """Draws orthogonal matrices as rows `order` of their factors L and U."""
 
-  # One matrix at a time: on a CPU a factorisation of a batch waits for threads
-  # of the pool that runs it, and two of them at once for each other, for ever.
+  # One matrix at a time. On a CPU a factorisation of a batch waits for threads
+  # of XLA's pool while it holds one of them; two at once wait for each other.
   def factorised(key):
     return lax.linalg.lu(jax.random.orthogonal(key, size))
 
@@ -172,14 +168,15 @@ def _rotations(key: Key, size: int, channels: int) -> dict[str, Array]:
   logs = jnp.log(jnp.abs(diagonal))[..., None]
   return {
     "weight": jnp.where(on_diagonal, logs, packed),
-    "order": order.astype(jnp.float32),
+    "order": order.astype(jnp.float32),  # jax.grad takes floats alone
     "sign": jnp.sign(diagonal),
   }
 
 
 def _unpacked(packed: Params) -> _Factors:
+  """Returns the factors that parameters stand for."""
   weight = packed["weight"]
-  # Only an order and signs: these two have no gradient.
+  # By order and signs alone: neither has a gradient, so training leaves both.
   place = jnp.argsort(packed["order"], axis=-1)
   sign = jnp.sign(packed["sign"])
   log_diagonal = jnp.diagonal(weight, axis1=1, axis2=2)
@@ -190,7 +187,7 @@ def _unpacked(packed: Params) -> _Factors:
 
 
 def _inverses(packed: Params) -> Array:
-  """float32[heads, size, size]."""
+  """Inverts each matrix: float32[heads, size, size]."""
   one = jnp.eye(packed["weight"].shape[-1])
   return _solve(
     _unpacked(packed), jnp.broadcast_to(one, packed["weight"].shape)
@@ -198,14 +195,14 @@ def _inverses(packed: Params) -> Array:
 
 
 def _multiply(matrices: Array, heads: Array) -> Array:
-  """float32[B, T, heads, size], each head by its own matrix."""
+  """Multiplies each head by its own matrix: float32[B, T, heads, size]."""
   return jnp.einsum(
     "hij,bthj->bthi", matrices, heads, precision=lax.Precision.HIGHEST
   )
 
 
 def _solve(factors: _Factors, columns: Array) -> Array:
-  """The x of P L U x = columns for n matrices, both float32[n, size, m]."""
+  """Solves P L U x = columns for n matrices, both float32[n, size, m]."""
   rows = jnp.argsort(factors.place, axis=-1)[..., None]
   columns = jnp.take_along_axis(columns, rows, axis=1)
   columns = _solve_triangular(factors.lower, columns, lower=True)
@@ -213,7 +210,7 @@ def _solve(factors: _Factors, columns: Array) -> Array:
 
 
 def _solve_triangular(matrix: Array, columns: Array, *, lower: bool) -> Array:
-  """Each of a batch of systems, one after the other: see `_rotations`."""
+  """Solves systems one after the other, for the reason in `_rotations`."""
 
   def solve(args):
     return lax.linalg.triangular_solve(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from latentnmt.distributions import normal_log_prob
-from latentnmt.embedding import PART
+from latentnmt.embedding import VOCAB_CHUNK
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
 from latentnmt.keys import fold_in_all, normal_each, row_keys
@@ -82,7 +82,7 @@ def default_chunk(
   """
   sizes = config.transformer
   # Numbers that a position of one sample keeps at once, about.
-  features = 3 * min(sizes.vocab_size, PART)
+  features = 3 * min(sizes.vocab_size, VOCAB_CHUNK)
   features += sizes.vocab_size if layers > 1 else 0
   features += layers * (2 * sizes.hidden + 8 * sizes.width)
   most = max(1, CHUNK_BYTES // (4 * rows * length * features))
