@@ -29,7 +29,6 @@ TRAIN = ln.TrainConfig(
   kl_ramp=2,
 )
 SMALL = dict(width=16, hidden=16, heads=2)
-FLOW = ln.FlowPriorConfig(steps=(1,), plans=("c",), hidden=16, heads=2)
 PRESETS = {
   "transformer_tiny": dict(encoder_layers=1, decoder_layers=1),
   "gauss_tiny": dict(
@@ -37,7 +36,7 @@ PRESETS = {
     encoder_layers=1,
     posterior_layers=1,
     decoder_layers=1,
-    prior=FLOW,
+    prior=ln.GaussianPriorConfig(layers=1),
   ),
 }
 METHODS = {"transformer_tiny": "beam2", "gauss_tiny": "delta1-l2"}
