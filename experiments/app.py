@@ -51,12 +51,12 @@ def run(main: Callable[[list[str]], None], jax: bool = True) -> None:
     if module.startswith("latentnmt.experiments."):
       for flag in defined:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-  with _reader_may_leave():
+  with reader_may_leave():
     app.run(lambda argv: _guarded(main, argv, jax), flags_parser=_parse_flags)
 
 
 @contextlib.contextmanager
-def _reader_may_leave() -> Iterator[None]:
+def reader_may_leave() -> Iterator[None]:
   """Ends the process in silence where nobody reads its output any more."""
   try:
     try:
