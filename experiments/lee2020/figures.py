@@ -5,10 +5,18 @@ the others. Rows that the paper itself quotes from Ma et al. (2019) are left
 out.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
 import re
+from typing import Any
 
-from latentnmt.experiments.report.collect import SPEED
+from latentnmt.experiments.report.rows import (
+  NOT_APPLICABLE,
+  CorrelationRow,
+  ModelRow,
+  RankingRow,
+  columns,
+)
 from latentnmt.experiments.report.tables import Table
 
 NAMES: Mapping[str, str] = {
@@ -99,9 +107,6 @@ _REFINED = {
 }
 
 _SHORT = {"transformer": "Tr", "gauss": "Ga", "flow": "Fl"}
-_OURS = "bleu", "log_p", "lee2020", "pearson", "pearson_lee2020", "bound"
-_NOTHING = dict.fromkeys((*_OURS, f"{SPEED}1"), "")
-
 _NOT_COMPARABLE = (
   "The paper's figures are not directly comparable. Its BLEU has no sacreBLEU"
   " signature, and its wordpieces, and so its tokens, are others."
@@ -112,19 +117,46 @@ _SPLITS = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class PaperRow:
+  """Figures of the paper for one of its models.
+
+  Attributes:
+    model: name of our preset.
+    data: "raw" or "distilled".
+    figure: what the table is about, beside BLEU.
+    bleu: of its translations.
+    method: of decoding; None for its best.
+  """
+
+  model: str
+  data: str
+  figure: float
+  bleu: float | None = None
+  method: str | None = None
+
+  @property
+  def name(self) -> str:
+    """The paper's name and ours."""
+    family, size = self.model.split("_")
+    return f"{_SHORT[family]}-{size[0].upper()} ({self.model})"
+
+
 def beside(
-  pair: str, footing: list[dict], rows: list[dict], correlations: list[dict]
+  pair: str,
+  ranking: list[RankingRow],
+  rows: list[ModelRow],
+  correlations: list[CorrelationRow],
 ) -> list[Table]:
-  """Tables of the paper's figures, with those of the same models of ours.
+  """Returns tables of the paper's figures with ours of the same models.
 
   Args:
     pair: key of `NAMES`.
-    footing: as `sentences.footing` returns them.
-    rows: as `results.collect` returns them.
+    ranking: as `SentenceFigures.ranking` returns it.
+    rows: as `collect.collect` returns them.
     correlations: as `correlation.correlations` returns them.
   """
-  usual = footing or [row for row in rows if row["usual"]]
-  tables = [_quality(pair, usual)]
+  tables = [_quality(pair, ranking or [row for row in rows if row.primary])]
   if pair == "wmt14_en_de":
     tables += [_agreement(correlations), _speed(rows)]
   if pair == "iwslt16_de_en":
@@ -132,127 +164,127 @@ def beside(
   return tables
 
 
-def _joined(theirs: Iterable[dict], ours: list[dict], *keys: str) -> list[dict]:
-  """The paper's rows, each with the fields of the first of ours like it.
+def _table(
+  pair: str,
+  number: int,
+  theirs: Iterable[PaperRow],
+  ours: Sequence[Any],
+  shown: dict[str, str],
+  notes: list[str],
+) -> Table:
+  """A table of the paper's, with each row the first of ours that is like it.
 
   Models are alike by preset; the sizes for IWSLT and the 75M parameters that
   the paper prints go by the common name.
   """
-  found: dict[tuple, dict] = {}
-  for row in ours:
-    preset = re.sub("_(iwslt|75m)$", "", row["model"])
-    found.setdefault((preset, *map(row.get, keys)), row)
-  lines = []
-  for row in theirs:
-    mine = found.get((row["model"], *map(row.get, keys)), {})
-    mine = {name: v for name, v in mine.items() if v is not None}
-    family, size = row["model"].split("_")
-    name = f"{_SHORT[family]}-{size[0].upper()} ({row['model']})"
-    lines.append(_NOTHING | mine | row | {"name": name})
-  return lines
+  mine = [columns(row) for row in ours]
+
+  def joined(row: PaperRow) -> dict[str, Any]:
+    like = (
+      values
+      for values in mine
+      if re.sub("_(iwslt|75m)$", "", values["model"]) == row.model
+      and values["data"] == row.data
+      and row.method in (None, values["method"])
+    )
+    known = {k: v for k, v in next(like, {}).items() if v is not None}
+    # What we have not measured is no gap in the paper's table.
+    names = re.findall(r"{(\w+)", "".join(shown.values()))
+    paper = {f"paper_{name}": value for name, value in vars(row).items()}
+    about = {"name": row.name, "data": row.data, "method": row.method}
+    return dict.fromkeys(names, NOT_APPLICABLE) | known | paper | about
+
+  return Table(
+    f"Beside the paper: {NAMES[pair]}, its Table {number}",
+    {"model": "{name}", "data": "{data}"} | shown,
+    [joined(row) for row in theirs],
+    notes,
+  )
 
 
-def _quality(pair: str, usual: list[dict]) -> Table:
+_BLEU = {"BLEU": "{bleu:.2f}", "BLEU, paper": "{paper_bleu:.2f}"}
+
+
+def _quality(pair: str, ours: Sequence[RankingRow | ModelRow]) -> Table:
   theirs = [
-    {"model": model, "data": data, "paper_bleu": f[i], "paper_ll": f[2 + i]}
-    for model, f in QUALITY[pair].items()
+    PaperRow(model, data, figures[2 + i], figures[i])
+    for model, figures in QUALITY[pair].items()
     for i, data in enumerate(("raw", "distilled"))
   ]
-  return Table(
-    f"Beside the paper: {NAMES[pair]}, its Table 1",
-    {
-      "model": "{name}",
-      "data": "{data}",
-      "BLEU": "{bleu:.2f}",
-      "BLEU, paper": "{paper_bleu:.2f}",
-      "log p(y given x)": "{log_p:.2f}",
-      "lee2020": "{lee2020:.2f}",
-      "log-likelihood, paper": "{paper_ll:.2f}",
-    },
-    _joined(theirs, usual, "data"),
-    [
-      _NOT_COMPARABLE,
-      *([_SPLITS] if pair == "iwslt16_de_en" else []),
-      "What the paper calls log-likelihood is most likely lee2020 for latent"
-      " models, the only estimator in its public code, with the true length"
-      " given; for autoregressive models it is log p(y given x).",
-    ],
-  )
-
-
-def _agreement(correlations: list[dict]) -> Table:
-  ours = [row for row in correlations if row["figure"] == "lee2020"]
-  ours = {row["run"]: {"pearson_lee2020": row["pearson"]} for row in ours}
-  ours = [
-    row | ours.get(row["run"], {})
-    for row in correlations
-    if row["figure"] not in ("elbo", "lee2020")
-  ]
-  theirs = [
-    {"model": model, "data": data, "paper_pearson": value}
-    for model, values in _AGREEMENT.items()
-    for data, value in zip(("raw", "distilled"), values, strict=True)
-  ]
-  return Table(
-    f"Beside the paper: {NAMES['wmt14_en_de']}, its Table 2",
-    {
-      "model": "{name}",
-      "data": "{data}",
-      "Pearson, log p(y given x)": "{pearson:+.3f}",
-      "Pearson, lee2020": "{pearson_lee2020:+.3f}",
-      "Pearson, paper": "{paper_pearson:+.3f}",
-    },
-    _joined(theirs, ours, "data"),
-    ["Of likelihood and BLEU over the checkpoints of a training."],
-  )
-
-
-_STEPS = {
-  "model": "{name}",
-  "data": "{data}",
-  "decoding": "{method}",
-  "BLEU": "{bleu:.2f}",
-  "BLEU, paper": "{paper_bleu:.2f}",
-}
-
-
-def _speed(rows: list[dict]) -> Table:
-  columns = {
-    "sentences/s at 1": f"{{{SPEED}1:.2f}}",
-    "sentences/s at 1, paper": "{paper_figure:.2f}",
+  shown = _BLEU | {
+    "log p(y given x)": "{log_p:.2f}",
+    "lee2020": "{lee2020:.2f}",
+    "log-likelihood, paper": "{paper_figure:.2f}",
   }
+  notes = [
+    _NOT_COMPARABLE,
+    *([_SPLITS] if pair == "iwslt16_de_en" else []),
+    "What the paper calls log-likelihood is most likely lee2020 for latent"
+    " models, the only estimator in its public code, with the true length"
+    " given; for autoregressive models it is log p(y given x).",
+  ]
+  return _table(pair, 1, theirs, ours, shown, notes)
+
+
+def _agreement(correlations: list[CorrelationRow]) -> Table:
+  lee2020 = {
+    r.run: r.pearson.value for r in correlations if r.figure == "lee2020"
+  }
+  ours = [
+    columns(row) | {"pearson_lee2020": lee2020.get(row.run)}
+    for row in correlations
+    if row.figure not in ("elbo", "lee2020")
+  ]
   theirs = [
-    {"model": model, "data": "raw", "method": "beam4"}
-    | {"paper_bleu": bleu, "paper_figure": speed}
+    PaperRow(model, data, figure)
+    for model, figures in _AGREEMENT.items()
+    for data, figure in zip(("raw", "distilled"), figures, strict=True)
+  ]
+  shown = {
+    "Pearson, log p(y given x)": "{pearson:+.3f}",
+    "Pearson, lee2020": "{pearson_lee2020:+.3f}",
+    "Pearson, paper": "{paper_figure:+.3f}",
+  }
+  notes = ["Of likelihood and BLEU over the checkpoints of a training."]
+  return _table("wmt14_en_de", 2, theirs, ours, shown, notes)
+
+
+def _speed(rows: list[ModelRow]) -> Table:
+  theirs = [
+    PaperRow(model, "raw", speed, bleu, "beam4")
     for model, (bleu, speed) in _BEAM.items()
   ]
+  shown = (
+    {"decoding": "{method}"}
+    | _BLEU
+    | {
+      "sentences/s at 1": "{sentences_per_second_batch1:.2f}",
+      "sentences/s at 1, paper": "{paper_figure:.2f}",
+    }
+  )
   theirs += _by_steps(_SPEED, "distilled")
-  return Table(
-    f"Beside the paper: {NAMES['wmt14_en_de']}, its Table 4",
-    _STEPS | columns,
-    _joined(theirs, rows, "data", "method"),
-    ["The paper's speed is of a V100, ours of what Table 4 names."],
+  notes = ["The paper's speed is of a V100, ours of what Table 4 names."]
+  return _table("wmt14_en_de", 4, theirs, rows, shown, notes)
+
+
+def _refinement(rows: list[ModelRow]) -> Table:
+  shown = (
+    {"decoding": "{method}"}
+    | _BLEU
+    | {"bound": "{bound:.2f}", "ELBO, paper": "{paper_figure:.2f}"}
   )
+  notes = [
+    "bound: as in Table 3, of the model's own translations. How the paper"
+    " comes by its ELBO of them it does not say."
+  ]
+  theirs = _by_steps(_REFINED, "raw")
+  return _table("iwslt16_de_en", 3, theirs, rows, shown, notes)
 
 
-def _refinement(rows: list[dict]) -> Table:
-  columns = {"bound": "{bound:.2f}", "ELBO, paper": "{paper_figure:.2f}"}
-  return Table(
-    f"Beside the paper: {NAMES['iwslt16_de_en']}, its Table 3",
-    _STEPS | columns,
-    _joined(_by_steps(_REFINED, "raw"), rows, "data", "method"),
-    [
-      "bound: as in Table 3, of the model's own translations. How the paper"
-      " comes by its ELBO of them it does not say."
-    ],
-  )
-
-
-def _by_steps(figures: Mapping, data: str) -> Iterator[dict]:
+def _by_steps(figures: Mapping, data: str) -> list[PaperRow]:
   """Rows of BLEU and of another figure, by the number of refinements."""
-  for model, pairs in figures.items():
-    for k, (bleu, figure) in zip(
-      (0, 1, 2, 4, 8), zip(*pairs, strict=True), strict=False
-    ):
-      about = {"model": model, "data": data, "method": f"delta{k}"}
-      yield about | {"paper_bleu": bleu, "paper_figure": figure}
+  return [
+    PaperRow(model, data, figure, bleu, f"delta{k}")
+    for model, pairs in figures.items()
+    for k, bleu, figure in zip((0, 1, 2, 4, 8), *pairs, strict=False)
+  ]
