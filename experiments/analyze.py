@@ -72,7 +72,7 @@ def main(argv):
     shown += figures.beside(_PAPER.value, ranking, rows, agreement)
   checked = claims.check(rows, sentences, agreement) if _FINDINGS.value else []
   sections = [(t.title, tables.as_html(t)) for t in (*shown, *checked)]
-  sections += plots.sections(rows, points, collect.training(study), split)
+  sections += plots.sections(rows, points, collect.training(study))
   if texts := sentences.samples(_SAMPLES.value):
     title = f"{len(texts)} sentences of {split}, evenly spread"
     sections.append((title, webpage.samples(title, texts)))

@@ -5,7 +5,7 @@ the others. Rows that the paper itself quotes from Ma et al. (2019) are left
 out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import re
 from typing import Any
@@ -107,37 +107,22 @@ _REFINED = {
 }
 
 _SHORT = {"transformer": "Tr", "gauss": "Ga", "flow": "Fl"}
-_NOT_COMPARABLE = (
-  "The paper's figures are not directly comparable. Its BLEU has no sacreBLEU"
-  " signature, and its wordpieces, and so its tokens, are others."
-)
-_SPLITS = (
-  "IWSLT'16: the paper says 2K sentences of dev and of test, not of which"
-  " years; ours are tst2013 and tst2014, 993 and 1,305."
-)
+_BLEU = {"BLEU": "{bleu:.2f}", "BLEU, paper": "{paper_bleu:.2f}"}
 
 
 @dataclasses.dataclass(frozen=True)
 class PaperRow:
-  """Figures of the paper for one of its models.
+  """Figures of the paper for one of its models."""
 
-  Attributes:
-    model: name of our preset.
-    data: "raw" or "distilled".
-    figure: what the table is about, beside BLEU.
-    bleu: of its translations.
-    method: of decoding; None for its best.
-  """
-
-  model: str
-  data: str
-  figure: float
+  model: str  # name of our preset
+  data: str  # "raw" or "distilled"
+  figure: float  # what the table is about, beside BLEU
   bleu: float | None = None
   method: str | None = None
 
   @property
   def name(self) -> str:
-    """The paper's name and ours."""
+    """The paper's name of the model, and ours."""
     family, size = self.model.split("_")
     return f"{_SHORT[family]}-{size[0].upper()} ({self.model})"
 
@@ -148,61 +133,13 @@ def beside(
   rows: list[ModelRow],
   correlations: list[CorrelationRow],
 ) -> list[Table]:
-  """Returns tables of the paper's figures with ours of the same models.
-
-  Args:
-    pair: key of `NAMES`.
-    ranking: as `SentenceFigures.ranking` returns it.
-    rows: as `collect.collect` returns them.
-    correlations: as `correlation.correlations` returns them.
-  """
+  """Returns the paper's tables of a pair with our figures of the same models."""
   tables = [_quality(pair, ranking or [row for row in rows if row.primary])]
   if pair == "wmt14_en_de":
-    tables += [_agreement(correlations), _speed(rows)]
+    tables += [_agreement(pair, correlations), _speed(pair, rows)]
   if pair == "iwslt16_de_en":
-    tables.append(_refinement(rows))
+    tables.append(_refinement(pair, rows))
   return tables
-
-
-def _table(
-  pair: str,
-  number: int,
-  theirs: Iterable[PaperRow],
-  ours: Sequence[Any],
-  shown: dict[str, str],
-  notes: list[str],
-) -> Table:
-  """A table of the paper's, with each row the first of ours that is like it.
-
-  Models are alike by preset; the sizes for IWSLT and the 75M parameters that
-  the paper prints go by the common name.
-  """
-  mine = [columns(row) for row in ours]
-
-  def joined(row: PaperRow) -> dict[str, Any]:
-    like = (
-      values
-      for values in mine
-      if re.sub("_(iwslt|75m)$", "", values["model"]) == row.model
-      and values["data"] == row.data
-      and row.method in (None, values["method"])
-    )
-    known = {k: v for k, v in next(like, {}).items() if v is not None}
-    # What we have not measured is no gap in the paper's table.
-    names = re.findall(r"{(\w+)", "".join(shown.values()))
-    paper = {f"paper_{name}": value for name, value in vars(row).items()}
-    about = {"name": row.name, "data": row.data, "method": row.method}
-    return dict.fromkeys(names, NOT_APPLICABLE) | known | paper | about
-
-  return Table(
-    f"Beside the paper: {NAMES[pair]}, its Table {number}",
-    {"model": "{name}", "data": "{data}"} | shown,
-    [joined(row) for row in theirs],
-    notes,
-  )
-
-
-_BLEU = {"BLEU": "{bleu:.2f}", "BLEU, paper": "{paper_bleu:.2f}"}
 
 
 def _quality(pair: str, ours: Sequence[RankingRow | ModelRow]) -> Table:
@@ -217,21 +154,24 @@ def _quality(pair: str, ours: Sequence[RankingRow | ModelRow]) -> Table:
     "log-likelihood, paper": "{paper_figure:.2f}",
   }
   notes = [
-    _NOT_COMPARABLE,
-    *([_SPLITS] if pair == "iwslt16_de_en" else []),
+    "The paper's figures are not directly comparable. Its BLEU has no sacreBLEU"
+    " signature, and its wordpieces, and so its tokens, are others.",
     "What the paper calls log-likelihood is most likely lee2020 for latent"
     " models, the only estimator in its public code, with the true length"
     " given; for autoregressive models it is log p(y given x).",
   ]
+  if pair == "iwslt16_de_en":
+    notes.append(
+      "IWSLT'16: the paper says 2K sentences of dev and of test, not of which"
+      " years; ours are tst2013 and tst2014, 993 and 1,305."
+    )
   return _table(pair, 1, theirs, ours, shown, notes)
 
 
-def _agreement(correlations: list[CorrelationRow]) -> Table:
-  lee2020 = {
-    r.run: r.pearson.value for r in correlations if r.figure == "lee2020"
-  }
+def _agreement(pair: str, correlations: list[CorrelationRow]) -> Table:
+  found = {(row.run, row.figure): row.pearson.value for row in correlations}
   ours = [
-    columns(row) | {"pearson_lee2020": lee2020.get(row.run)}
+    columns(row) | {"pearson_lee2020": found.get((row.run, "lee2020"))}
     for row in correlations
     if row.figure not in ("elbo", "lee2020")
   ]
@@ -246,39 +186,30 @@ def _agreement(correlations: list[CorrelationRow]) -> Table:
     "Pearson, paper": "{paper_figure:+.3f}",
   }
   notes = ["Of likelihood and BLEU over the checkpoints of a training."]
-  return _table("wmt14_en_de", 2, theirs, ours, shown, notes)
+  return _table(pair, 2, theirs, ours, shown, notes)
 
 
-def _speed(rows: list[ModelRow]) -> Table:
+def _speed(pair: str, rows: list[ModelRow]) -> Table:
   theirs = [
     PaperRow(model, "raw", speed, bleu, "beam4")
     for model, (bleu, speed) in _BEAM.items()
   ]
-  shown = (
-    {"decoding": "{method}"}
-    | _BLEU
-    | {
-      "sentences/s at 1": "{sentences_per_second_batch1:.2f}",
-      "sentences/s at 1, paper": "{paper_figure:.2f}",
-    }
-  )
   theirs += _by_steps(_SPEED, "distilled")
-  notes = ["The paper's speed is of a V100, ours of what Table 4 names."]
-  return _table("wmt14_en_de", 4, theirs, rows, shown, notes)
+  shown = {"decoding": "{paper_method}", **_BLEU}
+  shown["sentences/s at 1"] = "{sentences_per_second_batch1:.2f}"
+  shown["sentences/s at 1, paper"] = "{paper_figure:.2f}"
+  note = "The paper's speed is of a V100, ours of what Table 4 names."
+  return _table(pair, 4, theirs, rows, shown, [note])
 
 
-def _refinement(rows: list[ModelRow]) -> Table:
-  shown = (
-    {"decoding": "{method}"}
-    | _BLEU
-    | {"bound": "{bound:.2f}", "ELBO, paper": "{paper_figure:.2f}"}
+def _refinement(pair: str, rows: list[ModelRow]) -> Table:
+  shown = {"decoding": "{paper_method}", **_BLEU}
+  shown |= {"bound": "{bound:.2f}", "ELBO, paper": "{paper_figure:.2f}"}
+  note = (
+    "bound: as in Table 3, of the model's own translations. How the paper comes"
+    " by its ELBO of them it does not say."
   )
-  notes = [
-    "bound: as in Table 3, of the model's own translations. How the paper"
-    " comes by its ELBO of them it does not say."
-  ]
-  theirs = _by_steps(_REFINED, "raw")
-  return _table("iwslt16_de_en", 3, theirs, rows, shown, notes)
+  return _table(pair, 3, _by_steps(_REFINED, "raw"), rows, shown, [note])
 
 
 def _by_steps(figures: Mapping, data: str) -> list[PaperRow]:
@@ -288,3 +219,35 @@ def _by_steps(figures: Mapping, data: str) -> list[PaperRow]:
     for model, pairs in figures.items()
     for k, bleu, figure in zip((0, 1, 2, 4, 8), *pairs, strict=False)
   ]
+
+
+def _table(
+  pair: str,
+  number: int,
+  theirs: list[PaperRow],
+  ours: Sequence[Any],
+  shown: Mapping[str, str],
+  notes: list[str],
+) -> Table:
+  """A table of the paper, with each row the first of ours that is like it.
+
+  Models are alike by preset; the sizes for IWSLT and the 75M parameters that
+  the paper prints go by the common name.
+  """
+  found: dict[tuple, dict[str, Any]] = {}
+  for values in map(columns, ours):
+    preset = re.sub("_(iwslt|75m)$", "", values["model"])
+    # What we have not measured is no gap in a table of the paper.
+    known = {name: v for name, v in values.items() if v is not None}
+    for method in (None, values["method"]):
+      found.setdefault((preset, values["data"], method), known)
+  names = re.findall(r"{(\w+)", " ".join(shown.values()))
+  nothing = dict.fromkeys(names, NOT_APPLICABLE)
+  lines = []
+  for row in theirs:
+    mine = found.get((row.model, row.data, row.method), {})
+    paper = {f"paper_{name}": value for name, value in vars(row).items()}
+    lines.append(nothing | mine | paper | {"name": row.name})
+  title = f"Beside the paper: {NAMES[pair]}, its Table {number}"
+  head = {"model": "{name}", "data": "{paper_data}"}
+  return Table(title, head | shown, lines, notes)

@@ -69,22 +69,15 @@ class Figure:
 
 
 def sections(
-  rows: list[ModelRow],
-  points: list[ModelRow],
-  logs: list[TrainingLog],
-  split: str,
+  rows: list[ModelRow], points: list[ModelRow], logs: list[TrainingLog]
 ) -> list[tuple[str, str]]:
-  """Returns titles and HTML of the plots, or of how to have them.
+  """Returns titles and HTML of all plots, or of a line on how to have them.
 
-  Args:
-    rows: as `collect.collect` returns them.
-    points: as `collect.checkpoints` returns them.
-    logs: as `collect.training` returns them.
-    split: of the rows.
+  Of models, of their checkpoints and of their trainings, as `collect` has them.
   """
   if not importlib.util.find_spec("matplotlib"):
     return [("Plots", f"<p>{_NO_PLOTS}</p>")]
-  figures = [*scatter(rows, points, split), speed(rows), training(logs)]
+  figures = [*scatter(rows, points), speed(rows), training(logs)]
   return [(figure.title, as_html(figure)) for figure in figures if figure]
 
 
@@ -110,7 +103,7 @@ class Look:
   def __init__(self, rows: Sequence[RunRow]):
     families = dict.fromkeys(row.family for row in rows)
     others = [family for family in families if family not in _LOOKS]
-    looks = itertools.cycle(zip(_MORE_COLOURS, _MORE_MARKS, strict=True))
+    looks = itertools.cycle(zip(_MORE_COLOURS, "s^Dv", strict=True))
     more = dict(zip(others, looks, strict=False))
     self._looks = {family: (_LOOKS | more)[family] for family in families}
     self._data = dict.fromkeys(row.data or "raw" for row in rows)
@@ -134,12 +127,12 @@ class Look:
       "markerfacecolor": "white" if row.data == "distilled" else colour,
     }
 
-  def draw(self, axes, row: RunRow, places: list[tuple], size: float) -> None:
-    """Draws marks for a row's run, several of them on a thin line."""
-    x, y = zip(*places, strict=True)
-    if len(places) > 1:
-      axes.plot(x, y, **self.line(row) | {"linewidth": 0.8})
-    axes.plot(x, y, **self.mark(row), markersize=size)
+  def draw(self, axes, rows: list, place: Callable, size: float) -> None:
+    """Draws marks for rows of a run, several of them on a thin line."""
+    x, y = zip(*map(place, rows), strict=True)
+    if len(rows) > 1:
+      axes.plot(x, y, **self.line(rows[0]) | {"linewidth": 0.8})
+    axes.plot(x, y, **self.mark(rows[0]), markersize=size)
 
   def legend(self, figure) -> None:
     """Names families and data above all panels."""
@@ -237,37 +230,33 @@ def _bleu_axis(axes, rows: Sequence[ModelRow]) -> None:
 # Likelihood against BLEU.
 
 
-def scatter(
-  rows: list[ModelRow], points: list[ModelRow], split: str
-) -> list[Figure]:
+def scatter(rows: list[ModelRow], points: list[ModelRow]) -> list[Figure]:
   """Draws BLEU against log-likelihood: models, then their checkpoints."""
-  drawn = [
-    row
+  look, figures = Look(rows), []
+  models = [
+    [row]
     for row in rows
     if row.primary and None not in (row.bleu.value, row.log_likelihood)
   ]
-  figures = []
-  if drawn:
+  if models:
     caption = (
       "Each model with its primary decoding method. Further right is the better"
       " density, further up the better translator."
     )
-    paths = [[row] for row in drawn]
-    figures.append(_scatter(f"models, on {split}", caption, Look(rows), paths))
-  if len(points) > len(by_run(points)):
-    paths = [_near(run, points) for run in by_run(points)]
+    figures.append(_scatter("models", caption, look, models))
+  paths = [_near(run, points) for run in by_run(points)]
+  if len(points) > len(paths):
     far = len(points) - sum(map(len, paths))
     caption = (
       "Small marks are checkpoints, joined in the order of training; the large"
       " one is the last."
       + (f" Too far left to be shown, early ones: {far}." if far else "")
     )
-    title = f"checkpoints, on {points[0].split}"
-    figures.append(_scatter(title, caption, Look(rows), paths))
+    figures.append(_scatter("checkpoints", caption, look, paths))
   return figures
 
 
-def _near(run: list[ModelRow], points: list[ModelRow]) -> list:
+def _near(run: list[ModelRow], points: list[ModelRow]) -> list[ModelRow]:
   """The last, and those not so unlikely that all others would be one spot.
 
   Such are those from before the KL term: below the median by more than five
@@ -280,23 +269,25 @@ def _near(run: list[ModelRow], points: list[ModelRow]) -> list:
   return [*near, run[-1]]
 
 
-def _scatter(title: str, caption: str, look: Look, paths: list[list]) -> Figure:
+def _scatter(
+  kind: str, caption: str, look: Look, paths: list[list[ModelRow]]
+) -> Figure:
   """Draws a path for each run, its end large and with a name."""
-  ends = [path[-1] for path in paths]
 
-  def place(row) -> tuple[float, float]:
+  def place(row: ModelRow) -> tuple[float, float]:
     return row.log_likelihood, row.bleu.value
 
   def panel(axes) -> list[Label]:
     for path in paths:
-      look.draw(axes, path[0], [place(row) for row in path], 3.5)
-    for row in ends:
-      look.draw(axes, row, [place(row)], 8)
+      look.draw(axes, path, place, 3.5)
+    for path in paths:
+      look.draw(axes, path[-1:], place, 8)
     axes.set_xlabel("log p(y | x), nats per token, length paid for")
     _bleu_axis(axes, list(itertools.chain(*paths)))
+    ends = [path[-1] for path in paths]
     return [(place(row), row.run, look.colour(row)) for row in ends]
 
-  title = f"BLEU against log-likelihood: {title}"
+  title = f"BLEU against log-likelihood: {kind}, on {paths[0][0].split}"
   return _figure(title, caption, 3.3, look, [panel])
 
 
@@ -333,7 +324,7 @@ def _speed(look: Look, rows: list[ModelRow], size: int, axes) -> list[Label]:
   labels = []
   for run in by_run(rows):
     run.sort(key=lambda row: (row.k is NOT_APPLICABLE, row.k or 0))
-    look.draw(axes, run[0], [place(row) for row in run], 6)
+    look.draw(axes, run, place, 6)
     for row in run:
       name = row.method if row.k is NOT_APPLICABLE else f"k={row.k}"
       if row.k is NOT_APPLICABLE or row in (run[0], run[-1]):
