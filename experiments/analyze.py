@@ -31,6 +31,7 @@ from latentnmt.experiments.report import collect, plots, tables, webpage
 from latentnmt.experiments.report.correlation import correlations
 from latentnmt.experiments.report.per_sentence import SentenceFigures
 from latentnmt.experiments.report.rows import as_csv
+from latentnmt.experiments.study.layout import StudyDirectory
 
 _STUDY = flags.DEFINE_string(
   "study", None, "Folder of run directories.", required=True
@@ -53,7 +54,7 @@ _PAPER = flags.DEFINE_enum(
 def main(argv):
   """Reports on a study."""
   del argv
-  study, split = Path(_STUDY.value), _SPLIT.value
+  study, split = StudyDirectory(Path(_STUDY.value)), _SPLIT.value
   rows = collect.collect(study, split)
   points = collect.most_checkpoints(study, split)
   agreement = correlations(points)
@@ -76,15 +77,14 @@ def main(argv):
   if texts := sentences.samples(_SAMPLES.value):
     title = f"{len(texts)} sentences of {split}, evenly spread"
     sections.append((title, webpage.samples(title, texts)))
-  files.write_text(
-    study / "report.html", webpage.document(study.name, sections)
-  )
-  files.write_text(study / "report.csv", as_csv(rows))
-  files.write_text(study / "checkpoints.csv", as_csv(points))
-  files.write_text(study / "ranking.csv", as_csv(ranking))
-  _publish(study / "report.md", study.name, shown)
+  name = study.path.name
+  files.write_text(study.report("html"), webpage.document(name, sections))
+  files.write_text(study.report("csv"), as_csv(rows))
+  files.write_text(study.checkpoints, as_csv(points))
+  files.write_text(study.ranking, as_csv(ranking))
+  _publish(study.report("md"), name, shown)
   if checked:
-    _publish(study / "findings.md", f"{study.name}: findings", checked)
+    _publish(study.findings, f"{name}: findings", checked)
 
 
 def _publish(path: Path, title: str, shown: list[tables.Table]) -> None:

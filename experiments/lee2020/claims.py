@@ -7,8 +7,7 @@ the figure that the paper most likely reports: so one sees which claims survive.
 
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
-import itertools
-from itertools import starmap
+from itertools import combinations, starmap
 from math import inf
 
 from latentnmt.errors import InputError
@@ -36,7 +35,7 @@ from latentnmt.experiments.report.tables import Table
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """What the paper says.
+  """A claim of the paper.
 
   Attributes:
     text: the claim in words.
@@ -96,7 +95,7 @@ CLAIMS = (
     "Within a family likelihood and BLEU agree: sizes, raw data",
     lambda models: (
       models.same_order(a, b)
-      for a, b in itertools.combinations(models.primary("raw"), 2)
+      for a, b in combinations(models.primary("raw"), 2)
       if a.family == b.family and a.model != b.model
     ),
     "two sizes of a family, of raw data",
@@ -106,7 +105,7 @@ CLAIMS = (
     "Across families they do not: a likelier model may translate worse",
     lambda models: (
       models.same_order(a, b).opposite()
-      for a, b in itertools.combinations(models.primary(), 2)
+      for a, b in combinations(models.primary(), 2)
       if a.data == b.data and a.family != b.family
     ),
     "models of two families, of the same data",
@@ -166,7 +165,7 @@ CLAIMS = (
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What is found on a claim, by either reading of likelihood."""
+  """A verdict on a claim, by either reading of likelihood."""
 
   number: int
   claim: str
@@ -249,13 +248,8 @@ def _verdicts(rows: list[Verdict], models: Models) -> Table:
   exists = [str(n) for n, claim in enumerate(CLAIMS, 1) if claim.exists]
   return Table(
     "Findings of the paper on these results",
-    {
-      "no.": "{number}",
-      "claim": "{claim}",
-      "verdict": "{log_p}",
-      "by lee2020": "{lee2020}",
-      "for which is needed": "{needs}",
-    },
+    "no. {number} | claim {claim} | verdict {log_p} | by lee2020 {lee2020}"
+    " | for which is needed {needs}",
     rows,
     [
       "By log p(y given x) per token, the length paid for, and, where a claim"
@@ -284,13 +278,8 @@ def _looseness(models: Models) -> list[str]:
 def _evidence(rows: list[Evidence]) -> Table:
   return Table(
     "What the findings rest on",
-    {
-      "no.": "{number}",
-      "by": "{by}",
-      "comparison": "{subject}",
-      "figures (95 %)": "{figures}",
-      "says": "{outcome}",
-    },
+    "no. {number} | by {by} | comparison {subject} | figures (95 %) {figures}"
+    " | says {outcome}",
     rows,
     [
       "Likelihood, nats per token, and BLEU: paired bootstrap over sentences,"

@@ -107,7 +107,7 @@ _REFINED = {
 }
 
 _SHORT = {"transformer": "Tr", "gauss": "Ga", "flow": "Fl"}
-_BLEU = {"BLEU": "{bleu:.2f}", "BLEU, paper": "{paper_bleu:.2f}"}
+_BLEU = "BLEU {bleu:.2f} | BLEU, paper {paper_bleu:.2f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ def beside(
   rows: list[ModelRow],
   correlations: list[CorrelationRow],
 ) -> list[Table]:
-  """Returns the paper's tables of a pair with our figures of the same models."""
+  """Returns the paper's tables of a pair, with ours of the same models."""
   tables = [_quality(pair, ranking or [row for row in rows if row.primary])]
   if pair == "wmt14_en_de":
     tables += [_agreement(pair, correlations), _speed(pair, rows)]
@@ -148,11 +148,10 @@ def _quality(pair: str, ours: Sequence[RankingRow | ModelRow]) -> Table:
     for model, figures in QUALITY[pair].items()
     for i, data in enumerate(("raw", "distilled"))
   ]
-  shown = _BLEU | {
-    "log p(y given x)": "{log_p:.2f}",
-    "lee2020": "{lee2020:.2f}",
-    "log-likelihood, paper": "{paper_figure:.2f}",
-  }
+  shown = (
+    f"{_BLEU} | log p(y given x) {{log_p:.2f}} | lee2020 {{lee2020:.2f}}"
+    " | log-likelihood, paper {paper_figure:.2f}"
+  )
   notes = [
     "The paper's figures are not directly comparable. Its BLEU has no sacreBLEU"
     " signature, and its wordpieces, and so its tokens, are others.",
@@ -180,11 +179,10 @@ def _agreement(pair: str, correlations: list[CorrelationRow]) -> Table:
     for model, figures in _AGREEMENT.items()
     for data, figure in zip(("raw", "distilled"), figures, strict=True)
   ]
-  shown = {
-    "Pearson, log p(y given x)": "{pearson:+.3f}",
-    "Pearson, lee2020": "{pearson_lee2020:+.3f}",
-    "Pearson, paper": "{paper_figure:+.3f}",
-  }
+  shown = (
+    "Pearson, log p(y given x) {pearson:+.3f} | Pearson, lee2020"
+    " {pearson_lee2020:+.3f} | Pearson, paper {paper_figure:+.3f}"
+  )
   notes = ["Of likelihood and BLEU over the checkpoints of a training."]
   return _table(pair, 2, theirs, ours, shown, notes)
 
@@ -195,16 +193,20 @@ def _speed(pair: str, rows: list[ModelRow]) -> Table:
     for model, (bleu, speed) in _BEAM.items()
   ]
   theirs += _by_steps(_SPEED, "distilled")
-  shown = {"decoding": "{paper_method}", **_BLEU}
-  shown["sentences/s at 1"] = "{sentences_per_second_batch1:.2f}"
-  shown["sentences/s at 1, paper"] = "{paper_figure:.2f}"
+  shown = (
+    f"decoding {{paper_method}} | {_BLEU} | sentences/s at 1"
+    " {sentences_per_second_batch1:.2f}"
+    " | sentences/s at 1, paper {paper_figure:.2f}"
+  )
   note = "The paper's speed is of a V100, ours of what Table 4 names."
   return _table(pair, 4, theirs, rows, shown, [note])
 
 
 def _refinement(pair: str, rows: list[ModelRow]) -> Table:
-  shown = {"decoding": "{paper_method}", **_BLEU}
-  shown |= {"bound": "{bound:.2f}", "ELBO, paper": "{paper_figure:.2f}"}
+  shown = (
+    f"decoding {{paper_method}} | {_BLEU} | bound {{bound:.2f}}"
+    " | ELBO, paper {paper_figure:.2f}"
+  )
   note = (
     "bound: as in Table 3, of the model's own translations. How the paper comes"
     " by its ELBO of them it does not say."
@@ -226,7 +228,7 @@ def _table(
   number: int,
   theirs: list[PaperRow],
   ours: Sequence[Any],
-  shown: Mapping[str, str],
+  shown: str,
   notes: list[str],
 ) -> Table:
   """A table of the paper, with each row the first of ours that is like it.
@@ -241,13 +243,12 @@ def _table(
     known = {name: v for name, v in values.items() if v is not None}
     for method in (None, values["method"]):
       found.setdefault((preset, values["data"], method), known)
-  names = re.findall(r"{(\w+)", " ".join(shown.values()))
-  nothing = dict.fromkeys(names, NOT_APPLICABLE)
+  nothing = dict.fromkeys(re.findall(r"{(\w+)", shown), NOT_APPLICABLE)
   lines = []
   for row in theirs:
     mine = found.get((row.model, row.data, row.method), {})
     paper = {f"paper_{name}": value for name, value in vars(row).items()}
     lines.append(nothing | mine | paper | {"name": row.name})
   title = f"Beside the paper: {NAMES[pair]}, its Table {number}"
-  head = {"model": "{name}", "data": "{paper_data}"}
-  return Table(title, head | shown, lines, notes)
+  shown = f"model {{name}} | data {{paper_data}} | {shown}"
+  return Table(title, shown, lines, notes)

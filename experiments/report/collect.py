@@ -6,7 +6,6 @@ estimator that is paired with a known truth.
 """
 
 import dataclasses
-from pathlib import Path
 import re
 
 from latentnmt import files
@@ -23,6 +22,7 @@ from latentnmt.experiments.report.rows import (
   TruthRow,
   by_run,
 )
+from latentnmt.experiments.study.layout import StudyDirectory
 from latentnmt.runs import Result, RunDirectory
 
 _ESTIMATORS = (
@@ -30,6 +30,9 @@ _ESTIMATORS = (
 )
 _PRIMARY = ("beam4", "delta1")  # the paper's decoding
 _SPEED = "sentences_per_second"
+_COUNTS = (
+  *("step", "sentences", "tokens", "unknown", "truncated", "bits_per_byte"),
+)
 
 
 def primary_method(methods: list[str]) -> str | None:
@@ -82,17 +85,16 @@ class Run:
     return [name for name in names if name is not None]
 
 
-def runs(study: Path, split: str) -> list[Run]:
+def runs(study: StudyDirectory, split: str) -> list[Run]:
   """Returns a study's runs: exact families first, raw before distilled.
 
   Raises:
     InputError: if there are none.
   """
-  paths = [path.parent for path in study.glob("*/config.json")]
-  if not paths:
-    raise InputError(f"{study} has no run directories in it; train a model.")
   kinds = data_kinds(study)
-  found = [_run(RunDirectory(path), split, kinds) for path in paths]
+  found = [_run(directory, split, kinds) for directory in study.runs()]
+  if not found:
+    raise InputError(f"{study} has no run directories in it; train a model.")
   exact = {run.about.family for run in found if run.exact}
 
   def order(run: Run) -> tuple:
@@ -116,14 +118,14 @@ def _run(directory: RunDirectory, split: str, kinds: dict[str, str]) -> Run:
   return Run(about, directory, config, results, best_step, exact)
 
 
-def data_kinds(study: Path) -> dict[str, str]:
+def data_kinds(study: StudyDirectory) -> dict[str, str]:
   """Returns "raw" or "distilled" by fingerprint of the study's data.
 
   Those that the distilled ones were made from may be elsewhere.
   """
   kinds = {}
-  for path in study.glob("*/meta.json"):
-    meta = files.read_json(path)
+  for folder in study.prepared():
+    meta = files.read_json(folder / "meta.json")
     targets = meta["made_from"].get("targets")
     kinds[meta["fingerprint"]] = "distilled" if targets else "raw"
     if targets:
@@ -134,7 +136,7 @@ def data_kinds(study: Path) -> dict[str, str]:
 # Rows of models.
 
 
-def collect(study: Path, split: str) -> list[ModelRow]:
+def collect(study: StudyDirectory, split: str) -> list[ModelRow]:
   """Returns a row for each run and method; one for a run without methods.
 
   Speed-ups are over the first run with beam search of four hypotheses.
@@ -142,16 +144,17 @@ def collect(study: Path, split: str) -> list[ModelRow]:
   found = runs(study, split)
   timed = [run for run in found if run.all(_SPEED)]
   first = next((run for run in found if "beam4" in run.methods), None)
+  base = first and _speeds(_timed(first, timed), "beam4", timed)
   rows = []
   for run in found:
-    benchmark = _benchmark(run, timed)
+    benchmark = _timed(run, timed)
     for method in run.methods or [None]:
       row = dataclasses.replace(
         _row(run, method),
         split=split,
         megabytes=_megabytes(run),
         parameters=benchmark.find("parameters").value,
-        speeds=_speeds(benchmark, method, timed, first),
+        speeds=_speeds(benchmark, method, timed, base),
         device=benchmark.find(_SPEED, method=method).get("device"),
         speed_up_over=first and first.about.run,
       )
@@ -159,27 +162,27 @@ def collect(study: Path, split: str) -> list[ModelRow]:
   return rows
 
 
-def _benchmark(run: Run, timed: list[Run]) -> Run:
+def _timed(run: Run, timed: list[Run]) -> Run:
   """The run if it was timed, else a twin that was, which is as fast."""
   twins = [other for other in timed if other.config.model == run.config.model]
   return run if run in twins else [*twins, run][0]
 
 
 def _speeds(
-  run: Run, method: str | None, timed: list[Run], first: Run | None
+  run: Run,
+  method: str | None,
+  timed: list[Run],
+  base: dict[int, Speed] | None = None,
 ) -> dict[int, Speed]:
-  """Speed by batch size, of all sizes that any run was timed with."""
+  """Speed at all batch sizes that any run was timed with, and over `base`."""
   sizes = {r.batch_size for other in timed for r in other.all(_SPEED)} - {None}
   speeds = {}
   for n in sorted(sizes):
     found = run.find(_SPEED, method=method, batch_size=n)
-    speed = Speed(found.value, found.get("lowest"), found.get("highest"))
-    if first and found.value:
-      other = _benchmark(first, timed)
-      over = other.find(_SPEED, method="beam4", batch_size=n).value
-      ratio = found.value / over if over else NOT_APPLICABLE
-      speed = dataclasses.replace(speed, speed_up=ratio)
-    speeds[n] = speed
+    both = found.value, base[n].sentences_per_second if base else None
+    ratio = both[0] / both[1] if all(both) else NOT_APPLICABLE
+    ends = found.get("lowest"), found.get("highest")
+    speeds[n] = Speed(found.value, *ends, ratio)
   return speeds
 
 
@@ -187,6 +190,7 @@ def _row(run: Run, method: str | None) -> ModelRow:
   """A row of all but speed and size."""
   estimator = EXACT if run.exact else "iwae"
   found = run.find("nats_per_token", estimator=estimator)
+  bleu = run.find("bleu", method=method)
   sampled = {
     "K": found.samples,
     "ess": found.get("ess_median"),
@@ -197,19 +201,13 @@ def _row(run: Run, method: str | None) -> ModelRow:
   }
   if run.exact:
     sampled = dict.fromkeys(sampled, NOT_APPLICABLE)
-  bleu = run.find("bleu", method=method)
   refinements = re.match(r"delta(\d+)", method or "")
   return ModelRow(
     **vars(run.about),
+    **sampled,
+    **{name: found.get(name) for name in _COUNTS},
     log_likelihood=found.value,
     estimator=estimator,
-    **sampled,
-    bits_per_byte=found.get("bits_per_byte"),
-    step=found.step,
-    sentences=found.get("sentences"),
-    tokens=found.get("tokens"),
-    unknown=found.get("unknown"),
-    truncated=found.get("truncated"),
     scored_on=found.data,
     primary=method == primary_method(run.methods),
     method=method,
@@ -234,7 +232,7 @@ def _megabytes(run: Run) -> float | None:
   return sum(sizes) / 1e6 or None
 
 
-def checkpoints(study: Path, split: str) -> list[ModelRow]:
+def checkpoints(study: StudyDirectory, split: str) -> list[ModelRow]:
   """Returns a row for each checkpoint with a likelihood and a BLEU.
 
   Not of latent models from before the KL term: nothing has trained their prior
@@ -256,7 +254,7 @@ def checkpoints(study: Path, split: str) -> list[ModelRow]:
   return rows
 
 
-def most_checkpoints(study: Path, split: str) -> list[ModelRow]:
+def most_checkpoints(study: StudyDirectory, split: str) -> list[ModelRow]:
   """Returns `checkpoints` of the split with the most of one run.
 
   Those of a training are commonly scored on dev, and test is left unspent.
@@ -269,32 +267,32 @@ def most_checkpoints(study: Path, split: str) -> list[ModelRow]:
 # The known truth, and training.
 
 
-def compare(study: Path, split: str) -> list[TruthRow]:
+def compare(study: StudyDirectory, split: str) -> list[TruthRow]:
   """Returns a row for each estimator that is paired with the known truth."""
   rows = []
   for run in runs(study, split):
     for estimator in _ESTIMATORS:
       found = run.find("difference_to_truth", estimator=estimator)
-      if (mean := found.value) is None:
-        continue
-      truth, difference = found.get("truth_per_token"), found.get("per_token")
-      error = found.get("standard_error")
-      rows.append(
-        TruthRow(
-          run=run.about.run,
-          estimator=estimator,
-          per_token=truth + difference,
-          truth_per_token=truth,
-          difference_per_token=difference,
-          difference=mean,
-          standard_error=error,
-          errors=mean / error if error else None,
-        )
-      )
+      if found.value is not None:
+        rows.append(_truth(run, found))
   return rows
 
 
-def training(study: Path) -> list[TrainingLog]:
+def _truth(run: Run, found: Result) -> TruthRow:
+  error, truth = found.get("standard_error"), found.get("truth_per_token")
+  return TruthRow(
+    run=run.about.run,
+    estimator=found.estimator,
+    per_token=truth + found.get("per_token"),
+    truth_per_token=truth,
+    difference_per_token=found.get("per_token"),
+    difference=found.value,
+    standard_error=error,
+    errors=found.value / error if error else None,
+  )
+
+
+def training(study: StudyDirectory) -> list[TrainingLog]:
   """Returns what each run logged."""
   logs = []
   for run in runs(study, "test"):

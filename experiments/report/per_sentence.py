@@ -5,8 +5,6 @@ can be resampled and models be compared on the same sentences. A figure is None
 where a file that it needs is missing.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 import latentnmt  # whose `data` imports JAX only when something is read
@@ -20,8 +18,8 @@ from latentnmt.experiments.report.rows import (
   Ranked,
   RankingRow,
 )
+from latentnmt.experiments.study.layout import StudyDirectory
 from latentnmt.metrics import Resampled, resampled_bleu, resampled_ratio
-from latentnmt.runs import RunDirectory
 
 
 class SentenceFigures:
@@ -33,10 +31,10 @@ class SentenceFigures:
     rows: as `collect.collect` returns them.
   """
 
-  def __init__(self, study: Path, split: str, rows: list[ModelRow]):
+  def __init__(self, study: StudyDirectory, split: str, rows: list[ModelRow]):
     self._split = split
     self._rows = [row for row in rows if row.primary]
-    self._runs = {row.run: RunDirectory(study / row.run) for row in self._rows}
+    self._runs = {row.run: study.run(row.run) for row in self._rows}
     self._texts = _texts(study, split)
     self._bleu: dict[tuple, Resampled | None] = {}
     self._values = {
@@ -134,16 +132,13 @@ class SentenceFigures:
     return [{name: lines[i] for name, lines in texts.items()} for i in chosen]
 
 
-def _texts(study: Path, split: str) -> dict[str, list[str]]:
+def _texts(study: StudyDirectory, split: str) -> dict[str, list[str]]:
   """Sentences of the split; dev and test of distilled data are the raw ones."""
-  path = min(study.glob("*/meta.json"), default=None)
-  if path is None:
-    return {}
-  prepared = latentnmt.data.PreparedData.open(path.parent)
-  return {
-    "source": prepared.sources(split),
-    "reference": prepared.targets(split),
-  }
+  for folder in study.prepared()[:1]:
+    prepared = latentnmt.data.PreparedData.open(folder)
+    sources, references = prepared.sources(split), prepared.targets(split)
+    return {"source": sources, "reference": references}
+  return {}
 
 
 def _interval(figure: Resampled | None) -> Interval:

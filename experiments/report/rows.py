@@ -7,7 +7,6 @@ could be missing: K of an exact likelihood, refinements of beam search.
 from collections.abc import Mapping, Sequence
 import csv
 import dataclasses
-import enum
 import io
 from typing import Any
 
@@ -21,19 +20,11 @@ GAUSSIAN = config.GaussianPriorConfig.family
 FLOW = config.FlowPriorConfig.family
 
 
-class _NotApplicable(enum.Enum):
-  """An empty cell, and false as a condition."""
-
-  NOT_APPLICABLE = ""
-
-  def __bool__(self) -> bool:
-    return False
-
-  def __str__(self) -> str:
-    return ""
+class _NotApplicable(str):
+  """Prints as an empty cell, and is false as a condition."""
 
 
-NOT_APPLICABLE = _NotApplicable.NOT_APPLICABLE
+NOT_APPLICABLE = _NotApplicable()
 Number = float | int | None | _NotApplicable
 
 
@@ -81,7 +72,7 @@ class Speed:
 
 @dataclasses.dataclass(frozen=True)
 class RunRow:
-  """What every row says of its run."""
+  """Fields on the run, which every row begins with."""
 
   run: str  # name of the directory
   model: str = ""  # preset, or class of a model of the user's own
@@ -131,7 +122,7 @@ class ModelRow(RunRow):
 
 @dataclasses.dataclass(frozen=True)
 class CorrelationRow(RunRow):
-  """How likelihood and BLEU agree over the checkpoints of a run."""
+  """Agreement of likelihood and BLEU over the checkpoints of a run."""
 
   split: str | None = None
   method: str | None = None
@@ -171,7 +162,7 @@ class TruthRow:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingLog(RunRow):
-  """What a training logged: (step, value) pairs by name of the metric."""
+  """Curves of a training: (step, value) pairs by name of the metric."""
 
   curves: Mapping[str, list] = dataclasses.field(default_factory=dict)
 
@@ -209,9 +200,9 @@ def columns(row: Any) -> dict[str, Any]:
 def as_csv(rows: Sequence[Any]) -> str:
   """Returns a CSV file of the rows, with every column and digit."""
   lines = [columns(row) for row in rows]
-  text = io.StringIO()
   names = dict.fromkeys(name for line in lines for name in line)
-  writer = csv.DictWriter(text, list(names), lineterminator="\n")
-  writer.writeheader()
-  writer.writerows(lines)
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow(names)
+  writer.writerows([line.get(name) for name in names] for line in lines)
   return text.getvalue()

@@ -31,42 +31,44 @@ class Table:
 
   Attributes:
     title: one line.
-    columns: header of each column to how a cell is made of a row's `columns`,
-      as `str.format` takes it. Columns that format numbers are aligned right.
+    columns: header and cell of each, as "BLEU {bleu:.2f} | K {K:d}"; the cell
+      is formatted with a row's `columns`. Numbers are aligned right.
     rows: a line each; mappings where the columns depend on the data.
     notes: what the numbers are and depend on, a line each.
   """
 
   title: str
-  columns: Mapping[str, str]
+  columns: str
   rows: Sequence[Any]
   notes: Sequence[str] = ()
 
+  @property
+  def templates(self) -> dict[str, str]:
+    """Formats of the cells by the headers of their columns."""
+    parts = (part.partition("{") for part in self.columns.split("|"))
+    return {head.strip(): "{" + rest.strip() for head, _, rest in parts}
+
   def cells(self) -> list[list[str]]:
     """Returns the texts of the rows."""
-    return [
-      [_cell(template, values) for template in self.columns.values()]
-      for values in map(columns, self.rows)
-    ]
+    templates = self.templates.values()
+    return [[_cell(t, columns(row)) for t in templates] for row in self.rows]
 
   def numeric(self) -> list[bool]:
     """Returns for each column whether it is of numbers."""
-    return [":" in template for template in self.columns.values()]
+    return [":" in template for template in self.templates.values()]
 
-  def all_notes(self) -> list[str]:
-    """Returns the notes, and one for each column that lacks figures."""
-    names = [_name(values) for values in map(columns, self.rows)]
-    notes = list(self.notes)
-    for header, cells in zip(self.columns, zip(*self.cells()), strict=False):
-      pairs = zip(names, cells, strict=True)
-      lack = [name for name, cell in pairs if cell == _MISSING]
+  def missing(self) -> list[str]:
+    """Returns a note for each column with en dashes: runs and methods."""
+    notes = []
+    for header, template in self.templates.items():
+      lack = [
+        f"{values['run']} {values.get('method') or ''}".strip()
+        for values in map(columns, self.rows)
+        if _cell(template, values) == _MISSING
+      ]
       if lack:
         notes.append(f"{_MISSING} {header} is missing for {', '.join(lack)}.")
     return notes
-
-
-def _name(values: Mapping[str, Any]) -> str:
-  return " ".join(filter(None, (values.get("run"), values.get("method"))))
 
 
 def _cell(template: str, values: Mapping[str, Any]) -> str:
@@ -77,21 +79,16 @@ def _cell(template: str, values: Mapping[str, Any]) -> str:
 
 
 def as_markdown(title: str, tables: Sequence[Table]) -> str:
-  """Returns a text of a title and tables."""
-  return "\n".join([f"# {title}\n", *map(_as_markdown, tables)])
-
-
-def _as_markdown(table: Table) -> str:
-  rules = ["---:" if number else "---" for number in table.numeric()]
-  cells = [
-    [text.replace("|", r"\|") for text in line] for line in table.cells()
-  ]
-  lines = [list(table.columns), rules, *cells]
-  return "\n".join(
-    [f"## {table.title}", ""]
-    + [f"| {' | '.join(line)} |" for line in lines]
-    + ["", *(f"* {note}" for note in table.all_notes()), ""]
-  )
+  """Returns a text of a title and tables with their notes."""
+  lines = [f"# {title}", ""]
+  for table in tables:
+    lines += [f"## {table.title}", ""]
+    rules = ["---:" if number else "---" for number in table.numeric()]
+    for cells in (table.templates, rules, *table.cells()):
+      cells = [text.replace("|", r"\|") for text in cells]
+      lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *(f"* {n}" for n in (*table.notes, *table.missing())), ""]
+  return "\n".join(lines)
 
 
 def as_html(table: Table) -> str:
@@ -99,17 +96,16 @@ def as_html(table: Table) -> str:
   classes = [' class="n"' if number else "" for number in table.numeric()]
 
   def line(tag: str, texts) -> str:
-    cells = (
-      f"<{tag}{c}>{html.escape(text)}</{tag}>"
-      for c, text in zip(classes, texts, strict=True)
-    )
+    cells = zip(classes, map(html.escape, texts), strict=True)
+    cells = [f"<{tag}{c}>{text}</{tag}>" for c, text in cells]
     return f"<tr>{''.join(cells)}</tr>"
 
   body = "\n".join(line("td", texts) for texts in table.cells())
-  notes = "\n".join(f"<li>{html.escape(n)}</li>" for n in table.all_notes())
+  notes = map(html.escape, (*table.notes, *table.missing()))
+  notes = "\n".join(f"<li>{note}</li>" for note in notes)
   return (
     f"<h2>{html.escape(table.title)}</h2>\n"
-    f'<div class="wide"><table>\n<thead>{line("th", table.columns)}</thead>\n'
+    f'<div class="wide"><table>\n<thead>{line("th", table.templates)}</thead>\n'
     f"<tbody>\n{body}\n</tbody></table></div>\n"
     f'<ul class="notes">\n{notes}\n</ul>'
   )
@@ -118,8 +114,8 @@ def as_html(table: Table) -> str:
 # Tables of models.
 
 _LOG_P = "log p(y given x)"
-_RUN = {"run": "{run}", "data": "{data}"}
-_BLEU = {"BLEU": "{bleu:.2f}", "95 %": "{bleu_low:.2f} to {bleu_high:.2f}"}
+_RUN = "run {run} | data {data}"
+_BLEU = "BLEU {bleu:.2f} | 95 % {bleu_low:.2f} to {bleu_high:.2f}"
 
 
 def quality(rows: list[ModelRow], split: str) -> Table:
@@ -127,20 +123,10 @@ def quality(rows: list[ModelRow], split: str) -> Table:
   rows = [row for row in rows if row.primary]
   return Table(
     "Table 1: translations and log-likelihood",
-    {
-      "run": "{run}",
-      "model": "{model}",
-      "data": "{data}",
-      "decoding": "{method}",
-      **_BLEU,
-      "chrF": "{chrf:.1f}",
-      _LOG_P: "{log_likelihood:.3f}",
-      "estimator": "{estimator}",
-      "K": "{K:d}",
-      "ESS": "{ess:.1f}",
-      "bits/byte": "{bits_per_byte:.3f}",
-      "lee2020": "{lee2020:.3f}",
-    },
+    f"run {{run}} | model {{model}} | data {{data}} | decoding {{method}} | {_BLEU}"
+    f" | chrF {{chrf:.1f}} | {_LOG_P} {{log_likelihood:.3f}}"
+    " | estimator {estimator} | K {K:d} | ESS {ess:.1f}"
+    " | bits/byte {bits_per_byte:.3f} | lee2020 {lee2020:.3f}",
     rows,
     [
       *conditions(rows, split),
@@ -170,16 +156,15 @@ def conditions(rows: list[ModelRow], split: str) -> list[str]:
     "bleu_truncated": "sources were cut before they were translated.",
   }
   remarks = [f" {values(n)} {text}" for n, text in remarks.items() if values(n)]
-  normalized = values("reference_normalizers")
-  if normalized:
-    normalized = f" References normalised: {normalized}."
+  names = values("reference_normalizers")
   return [
     f"Split {split}: {values('sentences')} sentences, {values('tokens')}"
     f" tokens with EOS (EOS that a model appends is not counted); data"
     f" {values('scored_on')}.{''.join(remarks)} Models of distilled data are"
     " scored on the references, too.",
     f"BLEU: sacreBLEU {values('bleu_signature')}, with the 95 % bootstrap"
-    f" interval. chrF: {values('chrf_signature')}." + normalized,
+    f" interval. chrF: {values('chrf_signature')}."
+    + (f" References normalised: {names}." if names else ""),
   ]
 
 
@@ -198,9 +183,8 @@ def refinement(rows: list[ModelRow]) -> Table:
         lines.append(columns(run[0]) | {"method": figure} | values)
   return Table(
     "Table 3: iterative refinement",
-    _RUN
-    | {"figure": "{method}"}
-    | {f"k = {k}": f"{{k{k}:s}}" for k in sorted({row.k for row in rows})},
+    f"{_RUN} | figure {{method}}"
+    + "".join(f" | k = {k} {{k{k}:s}}" for k in sorted({r.k for r in rows})),
     lines,
     [
       "k: refinements with the delta posterior.",
@@ -215,23 +199,16 @@ def refinement(rows: list[ModelRow]) -> Table:
 
 def speed(rows: list[ModelRow]) -> Table:
   """Shows BLEU, speed and size of each run and decoding method."""
-  over = rows[0].speed_up_over
-  speeds = {}
+  over, speeds = rows[0].speed_up_over, ""
   for n in rows[0].speeds:
-    speeds[f"sentences/s at {n}"] = f"{{sentences_per_second_batch{n}:.1f}}"
-    if over:
-      speeds[f"speed-up at {n}"] = f"{{speed_up_batch{n}:.1f}}x"
+    speeds += f" | sentences/s at {n} {{sentences_per_second_batch{n}:.1f}}"
+    speeds += f" | speed-up at {n} {{speed_up_batch{n}:.1f}}x" if over else ""
   devices = dict.fromkeys(row.device for row in rows if row.device)
   return Table(
     "Table 4: speed and size",
-    {
-      **_RUN,
-      "parameters": "{parameters:,}",
-      "MB": "{megabytes:.1f}",
-      "decoding": "{method}",
-      **_BLEU,
-      **(speeds or {"sentences/s": "{sentences_per_second_batch1:.1f}"}),
-    },
+    f"{_RUN} | parameters {{parameters:,}} | MB {{megabytes:.1f}}"
+    f" | decoding {{method}} | {_BLEU}"
+    + (speeds or " | sentences/s {sentences_per_second_batch1:.1f}"),
     rows,
     [
       "sentences/s at n: n sentences decoded at once, compilation apart, on"
@@ -247,20 +224,12 @@ def ranking(rows: list[RankingRow]) -> Table:
   """Shows rows as `SentenceFigures.ranking` returns them."""
   return Table(
     "Table 5: all models ranked on one scale, and by the paper's convention",
-    {
-      **_RUN,
-      _LOG_P: "{log_p:.3f}",
-      "95 %": "{log_p_low:.3f} to {log_p_high:.3f}",
-      "estimator": "{estimator}",
-      "rank": "{log_p_rank:d}",
-      "ELBO": "{elbo:.3f}",
-      "KL": "{kl:.3f}",
-      "paper's convention": "{lee2020:.3f}",
-      "its 95 %": "{lee2020_low:.3f} to {lee2020_high:.3f}",
-      "its rank": "{lee2020_rank:d}",
-      "BLEU": "{bleu:.2f}",
-      "rank by BLEU": "{bleu_rank:d}",
-    },
+    f"{_RUN} | {_LOG_P} {{log_p:.3f}} | 95 % {{log_p_low:.3f}} to"
+    " {log_p_high:.3f} | estimator {estimator} | rank {log_p_rank:d}"
+    " | ELBO {elbo:.3f} | KL {kl:.3f} | paper's convention {lee2020:.3f}"
+    " | its 95 % {lee2020_low:.3f} to {lee2020_high:.3f}"
+    " | its rank {lee2020_rank:d} | BLEU {bleu:.2f}"
+    " | rank by BLEU {bleu_rank:d}",
     rows,
     [
       "log p(y given x): nats per token of the corpus, the same tokens for all:"
@@ -301,18 +270,10 @@ def agreement(rows: list[CorrelationRow]) -> Table:
   split = rows[0].split if rows else None
   return Table(
     "Table 2: correlation of log-likelihood and BLEU across checkpoints",
-    {
-      **_RUN,
-      "decoding": "{method}",
-      "log-likelihood": "{figure}",
-      "n": "{n:d}",
-      **{
-        f"{name.title()} (95 %)": f"{{{name}:+.3f}} ({{{name}_low:+.2f}} to"
-        f" {{{name}_high:+.2f}})"
-        for name in ("pearson", "spearman")
-      },
-      "remark": "{remark}",
-    },
+    f"{_RUN} | decoding {{method}} | log-likelihood {{figure}} | n {{n:d}}"
+    " | Pearson (95 %) {pearson:+.3f} ({pearson_low:+.2f} to {pearson_high:+.2f})"
+    " | Spearman (95 %) {spearman:+.3f} ({spearman_low:+.2f} to"
+    " {spearman_high:+.2f}) | remark {remark}",
     rows,
     [
       f"n checkpoints of each run, on split {split}. Intervals are"
@@ -329,16 +290,11 @@ def truth(rows: list[TruthRow]) -> Table:
   """Shows rows as `collect.compare` returns them."""
   return Table(
     "Against the known log p(y given x)",
-    {
-      "run": "{run}",
-      "estimator": "{estimator}",
-      "nats/token": "{per_token:.3f}",
-      "truth": "{truth_per_token:.3f}",
-      "difference/token": "{difference_per_token:+.3f}",
-      "difference/sentence": "{difference:+.3f}",
-      "standard error": "{standard_error:.3f}",
-      "in standard errors": "{errors:+.1f}",
-    },
+    "run {run} | estimator {estimator} | nats/token {per_token:.3f}"
+    " | truth {truth_per_token:.3f}"
+    " | difference/token {difference_per_token:+.3f}"
+    " | difference/sentence {difference:+.3f}"
+    " | standard error {standard_error:.3f} | in standard errors {errors:+.1f}",
     rows,
     [
       *verdict(rows),
