@@ -8,14 +8,14 @@ Reads the runs below the study's folder and writes there
   report.html      tables, plots and samples on one page that needs no other
                    file; plots where matplotlib is installed
   report.csv       every figure with all digits, a row per run and decoding
-  checkpoints.csv  likelihood and BLEU of each checkpoint that has both
-  footing.csv      Table 5 with all digits
+  checkpoints.csv  likewise of each checkpoint with a likelihood and a BLEU
+  ranking.csv      Table 5 with all digits
   findings.md      with --findings: each claim of the paper, checked on these
                    results, and what the verdict rests on; printed, too
 
 Tables 1 to 4 are those of the paper. Table 2 is of the split on which the most
-checkpoints were scored, all else is of --split. Table 5 has all models on one
-footing. With --paper=wmt14_en_de, or another of its language pairs, the paper's
+checkpoints were scored, all else is of --split. Table 5 ranks all models on one
+scale. With --paper=wmt14_en_de, or another of its language pairs, the paper's
 own figures stand beside ours. Where the data has known log p(y|x), a last table
 pairs every estimator with that truth.
 """
@@ -26,22 +26,12 @@ from absl import flags
 
 from latentnmt import files
 from latentnmt.experiments import app, shared_flags
-from latentnmt.experiments.lee2020 import claims as findings
-from latentnmt.experiments.lee2020 import figures as paper
-from latentnmt.experiments.report import (
-  collect as results,
-)
-from latentnmt.experiments.report import (
-  per_sentence as sentences,
-)
-from latentnmt.experiments.report import (
-  plots,
-  tables,
-)
-from latentnmt.experiments.report import (
-  webpage as page,
-)
+from latentnmt.experiments.lee2020 import claims, figures
+from latentnmt.experiments.report import collect, plots, tables, webpage
 from latentnmt.experiments.report.correlation import correlations
+from latentnmt.experiments.report.per_sentence import SentenceFigures
+from latentnmt.experiments.report.rows import as_csv
+from latentnmt.experiments.study.layout import StudyDirectory
 
 _STUDY = flags.DEFINE_string(
   "study", None, "Folder of run directories.", required=True
@@ -54,90 +44,54 @@ _FINDINGS = flags.DEFINE_bool(
   "findings", False, "Check the paper's claims on these results."
 )
 _PAPER = flags.DEFINE_enum(
-  "paper", None, list(paper.NAMES), "Show the paper's figures of a pair beside."
+  "paper",
+  None,
+  list(figures.NAMES),
+  "Show the paper's figures of a pair beside.",
 )
-
-_NO_PLOTS = "Plots need matplotlib: pip install 'latentnmt[plots]'."
 
 
 def main(argv):
   """Reports on a study."""
   del argv
-  study, split = Path(_STUDY.value), _SPLIT.value
-  rows = results.collect(study, split)
-  points = results.most_checkpoints(study, split)
+  study, split = StudyDirectory(Path(_STUDY.value)), _SPLIT.value
+  rows = collect.collect(study, split)
+  points = collect.most_checkpoints(study, split)
   agreement = correlations(points)
-  lines = sentences.Sentences(study, split, rows)
-  footing = sentences.footing(rows, lines)
-  checked = findings.check(rows, lines, agreement) if _FINDINGS.value else []
-  shown = all_tables(
-    rows, agreement, footing, results.compare(study, split), split
-  )
-  if _PAPER.value:
-    shown += paper.beside(_PAPER.value, footing, rows, agreement)
-  text = markdown(study.name, shown)
-  files.write_text(study / "report.md", text)
-  files.write_text(study / "report.csv", tables.as_csv(rows))
-  files.write_text(study / "checkpoints.csv", tables.as_csv(points))
-  files.write_text(study / "footing.csv", tables.as_csv(footing))
-  sections = [(t.title, tables.as_html(t)) for t in (*shown, *checked)]
-  sections += figures(study, rows, points, split)
-  texts = sentences.samples(study, split, rows, _SAMPLES.value)
-  if texts:
-    title = f"{len(texts)} sentences of {split}, evenly spread"
-    sections.append((title, page.samples(title, texts)))
-  files.write_text(study / "report.html", page.page(study.name, sections))
-  print(text)
-  if checked:
-    found = markdown(f"{study.name}: findings", checked)
-    files.write_text(study / "findings.md", found)
-    print(found)
-
-
-def all_tables(
-  rows: list[dict],
-  agreement: list[dict],
-  footing: list[dict],
-  truths: list[dict],
-  split: str,
-) -> list[tables.Table]:
-  """The tables that there are figures for, in order.
-
-  Args:
-    rows: as `results.collect` returns them.
-    agreement: as `correlation.correlations` returns them.
-    footing: as `sentences.footing` returns them.
-    truths: as `results.compare` returns them.
-    split: of all but the agreement.
-  """
-  found = [
+  sentences = SentenceFigures(study, split, rows)
+  ranking = sentences.ranking()
+  shown = [
     tables.quality(rows, split),
     tables.agreement(agreement),
     tables.refinement(rows),
     tables.speed(rows),
-    tables.footing(footing),
-    tables.truth(truths),
+    tables.ranking(ranking),
+    tables.truth(collect.compare(study, split)),
   ]
-  return [table for table in found if table]
+  shown = [table for table in shown if table.rows]
+  if _PAPER.value:
+    shown += figures.beside(_PAPER.value, ranking, rows, agreement)
+  checked = claims.check(rows, sentences, agreement) if _FINDINGS.value else []
+  sections = [(t.title, tables.as_html(t)) for t in (*shown, *checked)]
+  sections += plots.sections(rows, points, collect.training(study))
+  if texts := sentences.samples(_SAMPLES.value):
+    title = f"{len(texts)} sentences of {split}, evenly spread"
+    sections.append((title, webpage.samples(title, texts)))
+  name = study.path.name
+  files.write_text(study.report("html"), webpage.document(name, sections))
+  files.write_text(study.report("csv"), as_csv(rows))
+  files.write_text(study.checkpoints, as_csv(points))
+  files.write_text(study.ranking, as_csv(ranking))
+  _publish(study.report("md"), name, shown)
+  if checked:
+    _publish(study.findings, f"{name}: findings", checked)
 
 
-def markdown(name: str, shown: list[tables.Table]) -> str:
-  """A title, then the tables."""
-  return "\n".join([f"# {name}\n", *map(tables.as_markdown, shown)])
-
-
-def figures(
-  study: Path, rows: list[dict], points: list[dict], split: str
-) -> list[tuple[str, str]]:
-  """Titles and HTML of the plots, or of a line that says how to have them."""
-  if not plots.available():
-    return [("Plots", f"<p>{_NO_PLOTS}</p>")]
-  found = [
-    *plots.scatter(rows, points, split),
-    plots.speed(rows),
-    plots.training(results.training(study)),
-  ]
-  return [(f.title, plots.as_html(f)) for f in found if f]
+def _publish(path: Path, title: str, shown: list[tables.Table]) -> None:
+  """Writes tables and prints them."""
+  text = tables.as_markdown(title, shown)
+  files.write_text(path, text)
+  print(text)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,18 @@ the others. Rows that the paper itself quotes from Ma et al. (2019) are left
 out.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
+import dataclasses
 import re
+from typing import Any
 
-from latentnmt.experiments.report.collect import SPEED
+from latentnmt.experiments.report.rows import (
+  NOT_APPLICABLE,
+  CorrelationRow,
+  ModelRow,
+  RankingRow,
+  columns,
+)
 from latentnmt.experiments.report.tables import Table
 
 NAMES: Mapping[str, str] = {
@@ -99,160 +107,148 @@ _REFINED = {
 }
 
 _SHORT = {"transformer": "Tr", "gauss": "Ga", "flow": "Fl"}
-_OURS = "bleu", "log_p", "lee2020", "pearson", "pearson_lee2020", "bound"
-_NOTHING = dict.fromkeys((*_OURS, f"{SPEED}1"), "")
+_BLEU = "BLEU {bleu:.2f} | BLEU, paper {paper_bleu:.2f}"
 
-_NOT_COMPARABLE = (
-  "The paper's figures are not directly comparable. Its BLEU has no sacreBLEU"
-  " signature, and its wordpieces, and so its tokens, are others."
-)
-_SPLITS = (
-  "IWSLT'16: the paper says 2K sentences of dev and of test, not of which"
-  " years; ours are tst2013 and tst2014, 993 and 1,305."
-)
+
+@dataclasses.dataclass(frozen=True)
+class PaperRow:
+  """Figures of the paper for one of its models."""
+
+  model: str  # name of our preset
+  data: str  # "raw" or "distilled"
+  figure: float  # what the table is about, beside BLEU
+  bleu: float | None = None
+  method: str | None = None
+
+  @property
+  def name(self) -> str:
+    """The paper's name of the model, and ours."""
+    family, size = self.model.split("_")
+    return f"{_SHORT[family]}-{size[0].upper()} ({self.model})"
 
 
 def beside(
-  pair: str, footing: list[dict], rows: list[dict], correlations: list[dict]
+  pair: str,
+  ranking: list[RankingRow],
+  rows: list[ModelRow],
+  correlations: list[CorrelationRow],
 ) -> list[Table]:
-  """Tables of the paper's figures, with those of the same models of ours.
-
-  Args:
-    pair: key of `NAMES`.
-    footing: as `sentences.footing` returns them.
-    rows: as `results.collect` returns them.
-    correlations: as `correlation.correlations` returns them.
-  """
-  usual = footing or [row for row in rows if row["usual"]]
-  tables = [_quality(pair, usual)]
+  """Returns the paper's tables of a pair, with ours of the same models."""
+  tables = [_quality(pair, ranking or [row for row in rows if row.primary])]
   if pair == "wmt14_en_de":
-    tables += [_agreement(correlations), _speed(rows)]
+    tables += [_agreement(pair, correlations), _speed(pair, rows)]
   if pair == "iwslt16_de_en":
-    tables.append(_refinement(rows))
+    tables.append(_refinement(pair, rows))
   return tables
 
 
-def _joined(theirs: Iterable[dict], ours: list[dict], *keys: str) -> list[dict]:
-  """The paper's rows, each with the fields of the first of ours like it.
+def _quality(pair: str, ours: Sequence[RankingRow | ModelRow]) -> Table:
+  theirs = [
+    PaperRow(model, data, figures[2 + i], figures[i])
+    for model, figures in QUALITY[pair].items()
+    for i, data in enumerate(("raw", "distilled"))
+  ]
+  shown = (
+    f"{_BLEU} | log p(y given x) {{log_p:.2f}} | lee2020 {{lee2020:.2f}}"
+    " | log-likelihood, paper {paper_figure:.2f}"
+  )
+  notes = [
+    "The paper's figures are not directly comparable. Its BLEU has no sacreBLEU"
+    " signature, and its wordpieces, and so its tokens, are others.",
+    "What the paper calls log-likelihood is most likely lee2020 for latent"
+    " models, the only estimator in its public code, with the true length"
+    " given; for autoregressive models it is log p(y given x).",
+  ]
+  if pair == "iwslt16_de_en":
+    notes.append(
+      "IWSLT'16: the paper says 2K sentences of dev and of test, not of which"
+      " years; ours are tst2013 and tst2014, 993 and 1,305."
+    )
+  return _table(pair, 1, theirs, ours, shown, notes)
+
+
+def _agreement(pair: str, correlations: list[CorrelationRow]) -> Table:
+  found = {(row.run, row.figure): row.pearson.value for row in correlations}
+  ours = [
+    columns(row) | {"pearson_lee2020": found.get((row.run, "lee2020"))}
+    for row in correlations
+    if row.figure not in ("elbo", "lee2020")
+  ]
+  theirs = [
+    PaperRow(model, data, figure)
+    for model, figures in _AGREEMENT.items()
+    for data, figure in zip(("raw", "distilled"), figures, strict=True)
+  ]
+  shown = (
+    "Pearson, log p(y given x) {pearson:+.3f} | Pearson, lee2020"
+    " {pearson_lee2020:+.3f} | Pearson, paper {paper_figure:+.3f}"
+  )
+  notes = ["Of likelihood and BLEU over the checkpoints of a training."]
+  return _table(pair, 2, theirs, ours, shown, notes)
+
+
+def _speed(pair: str, rows: list[ModelRow]) -> Table:
+  theirs = [
+    PaperRow(model, "raw", speed, bleu, "beam4")
+    for model, (bleu, speed) in _BEAM.items()
+  ]
+  theirs += _by_steps(_SPEED, "distilled")
+  shown = (
+    f"decoding {{paper_method}} | {_BLEU} | sentences/s at 1"
+    " {sentences_per_second_batch1:.2f}"
+    " | sentences/s at 1, paper {paper_figure:.2f}"
+  )
+  note = "The paper's speed is of a V100, ours of what Table 4 names."
+  return _table(pair, 4, theirs, rows, shown, [note])
+
+
+def _refinement(pair: str, rows: list[ModelRow]) -> Table:
+  shown = (
+    f"decoding {{paper_method}} | {_BLEU} | bound {{bound:.2f}}"
+    " | ELBO, paper {paper_figure:.2f}"
+  )
+  note = (
+    "bound: as in Table 3, of the model's own translations. How the paper comes"
+    " by its ELBO of them it does not say."
+  )
+  return _table(pair, 3, _by_steps(_REFINED, "raw"), rows, shown, [note])
+
+
+def _by_steps(figures: Mapping, data: str) -> list[PaperRow]:
+  """Rows of BLEU and of another figure, by the number of refinements."""
+  return [
+    PaperRow(model, data, figure, bleu, f"delta{k}")
+    for model, pairs in figures.items()
+    for k, bleu, figure in zip((0, 1, 2, 4, 8), *pairs, strict=False)
+  ]
+
+
+def _table(
+  pair: str,
+  number: int,
+  theirs: list[PaperRow],
+  ours: Sequence[Any],
+  shown: str,
+  notes: list[str],
+) -> Table:
+  """A table of the paper, with each row the first of ours that is like it.
 
   Models are alike by preset; the sizes for IWSLT and the 75M parameters that
   the paper prints go by the common name.
   """
-  found: dict[tuple, dict] = {}
-  for row in ours:
-    preset = re.sub("_(iwslt|75m)$", "", row["model"])
-    found.setdefault((preset, *map(row.get, keys)), row)
+  found: dict[tuple, dict[str, Any]] = {}
+  for values in map(columns, ours):
+    preset = re.sub("_(iwslt|75m)$", "", values["model"])
+    # What we have not measured is no gap in a table of the paper.
+    known = {name: v for name, v in values.items() if v is not None}
+    for method in (None, values["method"]):
+      found.setdefault((preset, values["data"], method), known)
+  nothing = dict.fromkeys(re.findall(r"{(\w+)", shown), NOT_APPLICABLE)
   lines = []
   for row in theirs:
-    mine = found.get((row["model"], *map(row.get, keys)), {})
-    mine = {name: v for name, v in mine.items() if v is not None}
-    family, size = row["model"].split("_")
-    name = f"{_SHORT[family]}-{size[0].upper()} ({row['model']})"
-    lines.append(_NOTHING | mine | row | {"name": name})
-  return lines
-
-
-def _quality(pair: str, usual: list[dict]) -> Table:
-  theirs = [
-    {"model": model, "data": data, "paper_bleu": f[i], "paper_ll": f[2 + i]}
-    for model, f in QUALITY[pair].items()
-    for i, data in enumerate(("raw", "distilled"))
-  ]
-  return Table(
-    f"Beside the paper: {NAMES[pair]}, its Table 1",
-    {
-      "model": "{name}",
-      "data": "{data}",
-      "BLEU": "{bleu:.2f}",
-      "BLEU, paper": "{paper_bleu:.2f}",
-      "log p(y given x)": "{log_p:.2f}",
-      "lee2020": "{lee2020:.2f}",
-      "log-likelihood, paper": "{paper_ll:.2f}",
-    },
-    _joined(theirs, usual, "data"),
-    [
-      _NOT_COMPARABLE,
-      *([_SPLITS] if pair == "iwslt16_de_en" else []),
-      "What the paper calls log-likelihood is most likely lee2020 for latent"
-      " models, the only estimator in its public code, with the true length"
-      " given; for autoregressive models it is log p(y given x).",
-    ],
-  )
-
-
-def _agreement(correlations: list[dict]) -> Table:
-  ours = [row for row in correlations if row["figure"] == "lee2020"]
-  ours = {row["run"]: {"pearson_lee2020": row["pearson"]} for row in ours}
-  ours = [
-    row | ours.get(row["run"], {})
-    for row in correlations
-    if row["figure"] not in ("elbo", "lee2020")
-  ]
-  theirs = [
-    {"model": model, "data": data, "paper_pearson": value}
-    for model, values in _AGREEMENT.items()
-    for data, value in zip(("raw", "distilled"), values, strict=True)
-  ]
-  return Table(
-    f"Beside the paper: {NAMES['wmt14_en_de']}, its Table 2",
-    {
-      "model": "{name}",
-      "data": "{data}",
-      "Pearson, log p(y given x)": "{pearson:+.3f}",
-      "Pearson, lee2020": "{pearson_lee2020:+.3f}",
-      "Pearson, paper": "{paper_pearson:+.3f}",
-    },
-    _joined(theirs, ours, "data"),
-    ["Of likelihood and BLEU over the checkpoints of a training."],
-  )
-
-
-_STEPS = {
-  "model": "{name}",
-  "data": "{data}",
-  "decoding": "{method}",
-  "BLEU": "{bleu:.2f}",
-  "BLEU, paper": "{paper_bleu:.2f}",
-}
-
-
-def _speed(rows: list[dict]) -> Table:
-  columns = {
-    "sentences/s at 1": f"{{{SPEED}1:.2f}}",
-    "sentences/s at 1, paper": "{paper_figure:.2f}",
-  }
-  theirs = [
-    {"model": model, "data": "raw", "method": "beam4"}
-    | {"paper_bleu": bleu, "paper_figure": speed}
-    for model, (bleu, speed) in _BEAM.items()
-  ]
-  theirs += _by_steps(_SPEED, "distilled")
-  return Table(
-    f"Beside the paper: {NAMES['wmt14_en_de']}, its Table 4",
-    _STEPS | columns,
-    _joined(theirs, rows, "data", "method"),
-    ["The paper's speed is of a V100, ours of what Table 4 names."],
-  )
-
-
-def _refinement(rows: list[dict]) -> Table:
-  columns = {"bound": "{bound:.2f}", "ELBO, paper": "{paper_figure:.2f}"}
-  return Table(
-    f"Beside the paper: {NAMES['iwslt16_de_en']}, its Table 3",
-    _STEPS | columns,
-    _joined(_by_steps(_REFINED, "raw"), rows, "data", "method"),
-    [
-      "bound: as in Table 3, of the model's own translations. How the paper"
-      " comes by its ELBO of them it does not say."
-    ],
-  )
-
-
-def _by_steps(figures: Mapping, data: str) -> Iterator[dict]:
-  """Rows of BLEU and of another figure, by the number of refinements."""
-  for model, pairs in figures.items():
-    for k, (bleu, figure) in zip(
-      (0, 1, 2, 4, 8), zip(*pairs, strict=True), strict=False
-    ):
-      about = {"model": model, "data": data, "method": f"delta{k}"}
-      yield about | {"paper_bleu": bleu, "paper_figure": figure}
+    mine = found.get((row.model, row.data, row.method), {})
+    paper = {f"paper_{name}": value for name, value in vars(row).items()}
+    lines.append(nothing | mine | paper | {"name": row.name})
+  title = f"Beside the paper: {NAMES[pair]}, its Table {number}"
+  shown = f"model {{name}} | data {{paper_data}} | {shown}"
+  return Table(title, shown, lines, notes)

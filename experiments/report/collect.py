@@ -1,364 +1,304 @@
-"""Reading a study: the files of its runs as rows of figures.
+"""Reading a study: the files of its runs as typed rows.
 
 `collect` gives a row for each run and decoding method, `checkpoints` one for
-each checkpoint with a likelihood and a BLEU, `compare` one for each estimator
-paired with a known truth. A field that is None is missing; one that is ""
-does not apply.
+each checkpoint that has a likelihood and a BLEU, `compare` one for each
+estimator that is paired with a known truth.
 """
 
-import json
-from pathlib import Path
+import dataclasses
 import re
 
-from latentnmt import checkpoint
-from latentnmt.config import AutoregressiveConfig, ModelConfig
+from latentnmt import files
+from latentnmt.config import ExperimentConfig
 from latentnmt.errors import InputError
-
-SPEED, SPEED_UP = "sentences_per_second_batch", "speed_up_batch"
-SLOWEST, FASTEST = "slowest_batch", "fastest_batch"
+from latentnmt.experiments.report.rows import (
+  EXACT,
+  NOT_APPLICABLE,
+  ModelRow,
+  RunRow,
+  Score,
+  Speed,
+  TrainingLog,
+  TruthRow,
+  by_run,
+)
+from latentnmt.experiments.study.layout import StudyDirectory
+from latentnmt.runs import Result, RunDirectory
 
 _ESTIMATORS = (
-  "exact",
-  "annealed",
-  "extrapolated",
-  "iwae",
-  "elbo",
-  "reconstruction",
-  "lee2020",
+  "exact annealed extrapolated iwae elbo reconstruction lee2020".split()
 )
-_USUAL = ("beam4", "delta1")  # the paper's decoding
+_PRIMARY = ("beam4", "delta1")  # the paper's decoding
+_SPEED = "sentences_per_second"
+_COUNTS = (
+  *("step", "sentences", "tokens", "unknown", "truncated", "bits_per_byte"),
+)
 
 
-def run_directories(study: Path) -> list[Path]:
-  """Runs of a study: autoregressive first, by preset, raw before distilled.
+def primary_method(methods: list[str]) -> str | None:
+  """Returns what a model is judged by: the paper's, else the first by name."""
+  return next((m for m in _PRIMARY if m in methods), min(methods, default=None))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run with its results of a split, which are found by their fields.
+
+  Attributes:
+    about: its name and what it is.
+    directory: its files.
+    config: what it was made with.
+    results: those of the split.
+    best_step: the best checkpoint on dev, once training is over.
+    exact: whether its likelihood, on any split, is no bound.
+  """
+
+  about: RunRow
+  directory: RunDirectory
+  config: ExperimentConfig
+  results: list[Result]
+  best_step: int | None
+  exact: bool
+
+  def all(self, metric: str, **fields) -> list[Result]:
+    """Returns every result with these fields."""
+    fields["metric"] = metric
+    return [
+      result
+      for result in self.results
+      if all(result.get(name) == value for name, value in fields.items())
+    ]
+
+  def find(self, metric: str, **fields) -> Result:
+    """Returns the result with these fields, one without a value for none.
+
+    Of several checkpoints' it is that of the best one, else the last.
+    """
+    found = self.all(metric, **fields)
+    best = [result for result in found if result.step == self.best_step]
+    return (best or found or [Result(metric, None)])[-1]
+
+  @property
+  def methods(self) -> list[str]:
+    """Decoding methods that have results, in order of appearance."""
+    names = dict.fromkeys(result.method for result in self.results)
+    return [name for name in names if name is not None]
+
+
+def runs(study: StudyDirectory, split: str) -> list[Run]:
+  """Returns a study's runs: exact families first, raw before distilled.
 
   Raises:
     InputError: if there are none.
   """
-  runs = [path.parent for path in study.glob("*/config.json")]
-  if not runs:
-    raise InputError(f"{study} has no run directories in it; train a model.")
   kinds = data_kinds(study)
+  found = [_run(directory, split, kinds) for directory in study.runs()]
+  if not found:
+    raise InputError(f"{study} has no run directories in it; train a model.")
+  exact = {run.about.family for run in found if run.exact}
 
-  def order(run):
-    config = checkpoint.read_config(run)
-    distilled = kinds.get(config.data) == "distilled"
-    return not is_exact(run), config.preset, distilled, run.name
+  def order(run: Run) -> tuple:
+    about, preset = run.about, run.config.preset
+    distilled = about.data == "distilled"
+    return about.family not in exact, preset, distilled, about.run
 
-  return sorted(runs, key=order)
-
-
-def is_exact(run: Path) -> bool:
-  """Whether the log-likelihood of the run's model is known exactly."""
-  config = checkpoint.read_config(run)
-  return isinstance(config.model, AutoregressiveConfig)
+  return sorted(found, key=order)
 
 
-def family(run: Path) -> str:
-  """What models are grouped by: "autoregressive" or the name of the prior."""
-  if is_exact(run):
-    return "autoregressive"
-  prior = type(checkpoint.read_config(run).model.prior).__name__
-  words = re.findall("[A-Z][a-z]*", prior.removesuffix("Config"))
-  return " ".join(words).lower().replace("gaussian", "Gaussian")
+def _run(directory: RunDirectory, split: str, kinds: dict[str, str]) -> Run:
+  config, results = directory.config(), directory.results()
+  best_step = (directory.finished() or {}).get("best_step")
+  exact = any(result.estimator == EXACT for result in results)
+  results = [result for result in results if result.split in (None, split)]
+  # What a model is scored on are the references, which are raw.
+  kinds = dict.fromkeys((result.data for result in results), "raw") | kinds
+  model = config.model
+  name = config.preset or getattr(model, "target", type(model).__name__)
+  about = RunRow(directory.name, name, model.family, kinds.get(config.data))
+  return Run(about, directory, config, results, best_step, exact)
 
 
-def data_kinds(study: Path) -> dict[str, str]:
-  """By fingerprint, whether the study's prepared data are raw or distilled.
+def data_kinds(study: StudyDirectory) -> dict[str, str]:
+  """Returns "raw" or "distilled" by fingerprint of the study's data.
 
   Those that the distilled ones were made from may be elsewhere.
   """
   kinds = {}
-  for path in study.glob("*/meta.json"):
-    meta = json.loads(path.read_text(encoding="utf-8"))
-    if targets := meta["made_from"].get("targets"):
-      kinds[meta["fingerprint"]] = "distilled"
+  for folder in study.prepared():
+    meta = files.read_json(folder / "meta.json")
+    targets = meta["made_from"].get("targets")
+    kinds[meta["fingerprint"]] = "distilled" if targets else "raw"
+    if targets:
       kinds.setdefault(targets["data"], "raw")
-    else:
-      kinds[meta["fingerprint"]] = "raw"
   return kinds
 
 
-class Results:
-  """A run's results of a split, found by their fields.
+# Rows of models.
 
-  Where there are results of several checkpoints, those of the best one by
-  dev BLEU are taken, else the last that were found.
+
+def collect(study: StudyDirectory, split: str) -> list[ModelRow]:
+  """Returns a row for each run and method; one for a run without methods.
+
+  Speed-ups are over the first run with beam search of four hypotheses.
   """
-
-  def __init__(self, run: Path, split: str):
-    self._best = (checkpoint.finished(run) or {}).get("best_step")
-    self._rows = [
-      row
-      for row in checkpoint.read_results(run)
-      if row.get("split", split) == split
-    ]
-
-  def find(self, metric: str, **fields) -> dict:
-    """The result with these fields; {} if there is none."""
-    found = self.all(metric, **fields)
-    best = [row for row in found if row.get("step") == self._best]
-    return (best or found or [{}])[-1]
-
-  def all(self, metric: str, **fields) -> list[dict]:
-    """Every result with these fields."""
-    fields["metric"] = metric
-    return [
-      row
-      for row in self._rows
-      if all(row.get(name) == value for name, value in fields.items())
-    ]
-
-  def distinct(self, field: str) -> list:
-    """The values of a field, in order of first appearance."""
-    values = (row.get(field) for row in self._rows)
-    return list(dict.fromkeys(v for v in values if v is not None))
-
-
-def usual_method(methods: list[str]) -> str | None:
-  """The method a model is judged by: the paper's, else the first by name."""
-  return next((m for m in _USUAL if m in methods), min(methods, default=None))
-
-
-# A row for each run and decoding method.
-
-
-def collect(study: Path, split: str) -> list[dict]:
-  """A row for each run and decoding method that has results or none at all.
-
-  "usual" says of one row of each run that it is the one to judge it by.
-  """
-  kinds = data_kinds(study)
-  found = {run: Results(run, split) for run in run_directories(study)}
-  timed = _timed(found)
+  found = runs(study, split)
+  timed = [run for run in found if run.all(_SPEED)]
+  first = next((run for run in found if "beam4" in run.methods), None)
+  base = first and _speeds(_timed(first, timed), "beam4", timed)
   rows = []
-  for run, results in found.items():
-    row = _described(run, results, kinds) | _likelihood(results, is_exact(run))
-    # A twin that was not measured is as fast as the one that was.
-    benchmark = timed.get(run) or timed.get(_model(run), results)
-    row["parameters"] = benchmark.find("parameters").get("value")
-    row["megabytes"] = _megabytes(run)
-    methods = results.distinct("method")
-    for method in methods or [None]:
-      row["usual"] = method == usual_method(methods)
-      speeds = _speeds(benchmark, method)
-      rows.append(row | _decoding(results, method) | speeds)
-  _compare_speeds(rows)
+  for run in found:
+    benchmark = _timed(run, timed)
+    for method in run.methods or [None]:
+      row = dataclasses.replace(
+        _row(run, method),
+        split=split,
+        megabytes=_megabytes(run),
+        parameters=benchmark.find("parameters").value,
+        speeds=_speeds(benchmark, method, timed, base),
+        device=benchmark.find(_SPEED, method=method).get("device"),
+        speed_up_over=first and first.about.run,
+      )
+      rows.append(row)
   return rows
 
 
-def _timed(found: dict[Path, Results]) -> dict[Path | ModelConfig, Results]:
-  """Results with speeds, by run, and by model the first that has them."""
-  timed: dict[Path | ModelConfig, Results] = {}
-  for run, results in found.items():
-    if results.all("sentences_per_second"):
-      timed[run] = results
-      timed.setdefault(_model(run), results)
-  return timed
+def _timed(run: Run, timed: list[Run]) -> Run:
+  """The run if it was timed, else a twin that was, which is as fast."""
+  twins = [other for other in timed if other.config.model == run.config.model]
+  return run if run in twins else [*twins, run][0]
 
 
-def _model(run: Path) -> ModelConfig:
-  return checkpoint.read_config(run).model
+def _speeds(
+  run: Run,
+  method: str | None,
+  timed: list[Run],
+  base: dict[int, Speed] | None = None,
+) -> dict[int, Speed]:
+  """Speed at all batch sizes that any run was timed with, and over `base`."""
+  sizes = {r.batch_size for other in timed for r in other.all(_SPEED)} - {None}
+  speeds = {}
+  for n in sorted(sizes):
+    found = run.find(_SPEED, method=method, batch_size=n)
+    both = found.value, base[n].sentences_per_second if base else None
+    ratio = both[0] / both[1] if all(both) else NOT_APPLICABLE
+    ends = found.get("lowest"), found.get("highest")
+    speeds[n] = Speed(found.value, *ends, ratio)
+  return speeds
 
 
-def _described(run: Path, results: Results, kinds: dict[str, str]) -> dict:
-  config = checkpoint.read_config(run)
-  # What a model is scored on are the references: trained on these, too.
-  kinds = dict.fromkeys(results.distinct("data"), "raw") | kinds
-  return {
-    "run": run.name,
-    "model": config.preset or type(config.model).__name__,
-    "family": family(run),
-    "data": kinds.get(config.data),
+def _row(run: Run, method: str | None) -> ModelRow:
+  """A row of all but speed and size."""
+  estimator = EXACT if run.exact else "iwae"
+  found = run.find("nats_per_token", estimator=estimator)
+  bleu = run.find("bleu", method=method)
+  sampled = {
+    "K": found.samples,
+    "ess": found.get("ess_median"),
+    "ess_min": found.get("ess_min"),
+    "standard_error": found.get("standard_error"),
+    "elbo": run.find("nats_per_token", estimator="elbo").value,
+    "lee2020": run.find("lee2020_per_position").value,
   }
+  if run.exact:
+    sampled = dict.fromkeys(sampled, NOT_APPLICABLE)
+  refinements = re.match(r"delta(\d+)", method or "")
+  return ModelRow(
+    **vars(run.about),
+    **sampled,
+    **{name: found.get(name) for name in _COUNTS},
+    log_likelihood=found.value,
+    estimator=estimator,
+    scored_on=found.data,
+    primary=method == primary_method(run.methods),
+    method=method,
+    k=int(refinements[1]) if refinements else NOT_APPLICABLE,
+    bleu=_score(bleu),
+    chrf=_score(run.find("chrf", method=method)),
+    bound=run.find("bound", method=method).value,
+    eq3=run.find("eq3", method=method).value,
+    reference_normalizers=", ".join(bleu.get("reference_normalizers") or []),
+  )
 
 
-def _likelihood(results: Results, exact: bool) -> dict:
-  """Fields on density estimation, the length paid for but in lee2020."""
-  estimator = "exact" if exact else "iwae"
-  found = results.find("nats_per_token", estimator=estimator)
-  lee2020 = results.find("lee2020_per_position").get("value")
-  return {
-    "log_likelihood": found.get("value"),
-    "estimator": estimator,
-    "K": "" if exact else found.get("K"),
-    "ess": "" if exact else found.get("ess_median"),
-    "ess_min": "" if exact else found.get("ess_min"),
-    "standard_error": "" if exact else found.get("standard_error"),
-    "lee2020": "" if exact else lee2020,
-    "bits_per_byte": found.get("bits_per_byte"),
-    "step": found.get("step"),
-    "sentences": found.get("sentences"),
-    "tokens": found.get("tokens"),
-    "unknown": found.get("unknown"),
-    "truncated": found.get("truncated"),
-    "scored_on": found.get("data"),
-  }
+def _score(result: Result) -> Score:
+  names = [field.name for field in dataclasses.fields(Score)]
+  return Score(**{name: result.get(name) for name in names})
 
 
-def _decoding(results: Results, method: str | None) -> dict:
-  """Fields on translation with one method."""
-  row = {"method": method, "k": _steps(method or "")}
-  for name in ("bleu", "chrf"):
-    found = results.find(name, method=method)
-    row[name] = found.get("value")
-    for field in ("low", "high", "signature", "step", "truncated", "data"):
-      row[f"{name}_{field}"] = found.get(field)
-  for name in ("bound", "eq3"):
-    row[name] = results.find(name, method=method).get("value")
-  names = results.find("bleu", method=method).get("reference_normalizers", [])
-  row["reference_normalizers"] = ", ".join(names)
-  return row
+def _megabytes(run: Run) -> float | None:
+  """Size on disk of the best checkpoint's parameters."""
+  folder = run.directory.checkpoints_path / f"{run.best_step}" / "params"
+  sizes = (file.stat().st_size for file in folder.rglob("*") if file.is_file())
+  return sum(sizes) / 1e6 or None
 
 
-def _speeds(results: Results, method: str | None) -> dict:
-  """Sentences per second with one method, by batch size, and their range."""
-  row = {}
-  speeds = results.all("sentences_per_second")
-  sizes = dict.fromkeys(speed.get("batch_size") for speed in speeds)
-  for size in filter(None, sizes):
-    found = results.find("sentences_per_second", method=method, batch_size=size)
-    row[f"{SPEED}{size}"] = found.get("value")
-    row[f"{SLOWEST}{size}"] = found.get("lowest")
-    row[f"{FASTEST}{size}"] = found.get("highest")
-    row["device"] = found.get("device", row.get("device"))
-  return row
-
-
-def _steps(method: str) -> int | str:
-  """k, the refinement steps; "" for a method without any."""
-  match = re.match(r"delta(\d+)", method)
-  return int(match[1]) if match else ""
-
-
-def _megabytes(run: Path) -> float | None:
-  """Size on disk of the parameters that `load` reads."""
-  try:
-    step = checkpoint.find_step(run)
-  except InputError:
-    return None
-  files = (run / "checkpoints" / str(step) / "params").rglob("*")
-  return sum(f.stat().st_size for f in files if f.is_file()) / 1e6
-
-
-def _compare_speeds(rows: list[dict]) -> None:
-  """Adds each row's speed over that of the first model with beam 4."""
-  first = next((row for row in rows if row["method"] == "beam4"), {})
-  fields = {field for row in rows for field in row if field.startswith(SPEED)}
-  for row in rows:
-    row["speed_up_over"] = first.get("run")
-    for field in fields:
-      both = row.get(field) and first.get(field)
-      size = field.removeprefix(SPEED)
-      row[f"{SPEED_UP}{size}"] = row[field] / first[field] if both else ""
-
-
-# Checkpoints.
-
-
-def checkpoints(study: Path, split: str) -> list[dict]:
-  """A row for each run and checkpoint with a likelihood and a BLEU.
+def checkpoints(study: StudyDirectory, split: str) -> list[ModelRow]:
+  """Returns a row for each checkpoint with a likelihood and a BLEU.
 
   Not of latent models from before the KL term: nothing has trained their prior
   by then, and their bound is of no model that anyone would use.
 
   BLEU is that of the method which most checkpoints were translated with.
   """
-  kinds = data_kinds(study)
   rows = []
-  for run in run_directories(study):
-    results = Results(run, split)
-    steps = {
-      method: {row.get("step") for row in results.all("bleu", method=method)}
-      for method in results.distinct("method")
-    }
-    most = max(map(len, steps.values()), default=0)
-    method = usual_method([m for m, s in steps.items() if len(s) == most])
-    about = _described(run, results, kinds) | {"split": split, "method": method}
-    exact = is_exact(run)
-    start = 0 if exact else checkpoint.read_config(run).train.kl_start
-    for step in sorted(s for s in results.distinct("step") if s > start):
-      figures = _figures(results, exact, method, step)
-      if None not in (figures["bleu"], figures["log_likelihood"]):
-        rows.append(about | {"step": step} | figures)
+  for run in runs(study, split):
+    counts = {m: len(run.all("bleu", method=m)) for m in run.methods}
+    most = [m for m in counts if counts[m] == max(counts.values())]
+    start = 0 if run.exact else run.config.train.kl_start
+    for step in sorted({result.step or 0 for result in run.results}):
+      results = [result for result in run.results if result.step == step]
+      at_step = dataclasses.replace(run, results=results, best_step=step)
+      row = _row(at_step, primary_method(most))
+      if step > start and None not in (row.bleu.value, row.log_likelihood):
+        rows.append(dataclasses.replace(row, split=split))
   return rows
 
 
-def _figures(results: Results, exact: bool, method: str, step: int) -> dict:
-  """What is set against each other at one checkpoint."""
-
-  def value(metric, **fields):
-    return results.find(metric, step=step, **fields).get("value")
-
-  estimator = "exact" if exact else "iwae"
-  found = results.find("nats_per_token", step=step, estimator=estimator)
-  return {
-    "bleu": value("bleu", method=method),
-    "log_likelihood": found.get("value"),
-    "estimator": estimator,
-    "K": "" if exact else found.get("K"),
-    "elbo": "" if exact else value("nats_per_token", estimator="elbo"),
-    "lee2020": "" if exact else value("lee2020_per_position"),
-  }
-
-
-def most_checkpoints(study: Path, split: str) -> list[dict]:
-  """`checkpoints` of the split that has the most of one run; `split` if equal.
+def most_checkpoints(study: StudyDirectory, split: str) -> list[ModelRow]:
+  """Returns `checkpoints` of the split with the most of one run.
 
   Those of a training are commonly scored on dev, and test is left unspent.
   """
-
-  def most(rows: list[dict]) -> int:
-    runs = [row["run"] for row in rows]
-    return max(map(runs.count, runs), default=0)
-
   splits = dict.fromkeys((split, "dev", "test"))
-  return max((checkpoints(study, name) for name in splits), key=most)
+  found = [checkpoints(study, name) for name in splits]
+  return max(found, key=lambda rows: max(map(len, by_run(rows)), default=0))
 
 
-# The known truth.
+# The known truth, and training.
 
 
-def compare(study: Path, split: str) -> list[dict]:
-  """A row for each run and estimator that is paired with the known truth."""
+def compare(study: StudyDirectory, split: str) -> list[TruthRow]:
+  """Returns a row for each estimator that is paired with the known truth."""
   rows = []
-  for run in run_directories(study):
-    results = Results(run, split)
+  for run in runs(study, split):
     for estimator in _ESTIMATORS:
-      found = results.find("difference_to_truth", estimator=estimator)
-      if not found:
-        continue
-      error = found["standard_error"]
-      rows.append(
-        {
-          "run": run.name,
-          "estimator": estimator,
-          "per_token": found["truth_per_token"] + found["per_token"],
-          "truth_per_token": found["truth_per_token"],
-          "difference_per_token": found["per_token"],
-          "difference": found["value"],
-          "standard_error": error,
-          "errors": found["value"] / error if error else None,
-        }
-      )
+      found = run.find("difference_to_truth", estimator=estimator)
+      if found.value is not None:
+        rows.append(_truth(run, found))
   return rows
 
 
-# Training.
+def _truth(run: Run, found: Result) -> TruthRow:
+  error, truth = found.get("standard_error"), found.get("truth_per_token")
+  return TruthRow(
+    run=run.about.run,
+    estimator=found.estimator,
+    per_token=truth + found.get("per_token"),
+    truth_per_token=truth,
+    difference_per_token=found.get("per_token"),
+    difference=found.value,
+    standard_error=error,
+    errors=found.value / error if error else None,
+  )
 
 
-def training(study: Path) -> list[dict]:
-  """What each run logged: its description and "metrics", lists by name.
-
-  A metric is a list of (step, value).
-  """
-  kinds = data_kinds(study)
+def training(study: StudyDirectory) -> list[TrainingLog]:
+  """Returns what each run logged."""
   logs = []
-  for run in run_directories(study):
-    metrics: dict[str, list] = {}
-    for row in checkpoint.read_lines(run / "metrics.jsonl"):
+  for run in runs(study, "test"):
+    curves: dict[str, list] = {}
+    for row in run.directory.metrics():
       for name, value in row.items():
-        metrics.setdefault(name, []).append((row["step"], value))
-    about = _described(run, Results(run, "test"), kinds)
-    logs.append(about | {"metrics": metrics})
+        curves.setdefault(name, []).append((row["step"], value))
+    logs.append(TrainingLog(**vars(run.about), curves=curves))
   return logs

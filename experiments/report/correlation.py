@@ -4,80 +4,75 @@ import math
 
 import numpy as np
 
+from latentnmt.experiments.report.rows import (
+  NOT_APPLICABLE,
+  CorrelationRow,
+  Interval,
+  ModelRow,
+  by_run,
+)
+
 FEWEST = 4  # checkpoints; an interval divides by their number less 3
 
-_NAMES = [
-  f"{r}{end}" for r in ("pearson", "spearman") for end in ("", "_low", "_high")
-]
+_UNDEFINED = Interval(NOT_APPLICABLE, NOT_APPLICABLE, NOT_APPLICABLE)
 _ALMOST_ONE = 1 - 1e-15  # where atanh is still finite
 
 
-def correlations(points: list[dict]) -> list[dict]:
-  """A row for each run and figure that stands for its log-likelihood.
+def correlations(points: list[ModelRow]) -> list[CorrelationRow]:
+  """Returns a row for each run and figure that stands for its likelihood.
+
+  A run of too few checkpoints has one row only.
 
   Args:
-    points: rows as `results.checkpoints` returns them.
-
-  Returns:
-    Rows with "figure", "n", the fields of `correlation` and a "remark"; one
-    row only for a run of too few checkpoints.
+    points: as `collect.checkpoints` returns them.
   """
   rows = []
-  for run in dict.fromkeys(point["run"] for point in points):
-    mine = [point for point in points if point["run"] == run]
-    first = mine[0]
-    about = {
-      field: first[field]
-      for field in ("run", "model", "family", "data", "split", "method")
-    }
-    names = _figures(first)
-    if len(mine) < FEWEST:
-      names = dict(list(names.items())[:1])
-    for name, field in names.items():
-      if all(isinstance(point[field], int | float) for point in mine):
-        pairs = [(point[field], point["bleu"]) for point in mine]
-        found = correlation(pairs)
-        remark = _remark(pairs) if found["pearson"] == "" else ""
-        row = {"figure": name, "n": len(mine), "remark": remark}
-        rows.append(about | row | found)
+  for run in by_run(points):
+    samples = f" (K = {run[0].K})" if run[0].K else ""
+    figures = {f"{run[0].estimator}{samples}": "log_likelihood"}
+    if len(run) >= FEWEST:
+      figures |= {"elbo": "elbo", "lee2020": "lee2020"}
+    for name, field in figures.items():
+      pairs = [(getattr(point, field), point.bleu.value) for point in run]
+      if all(isinstance(x, int | float) for x, _ in pairs):
+        rows.append(_row(run[0], name, pairs))
   return rows
 
 
-def _figures(point: dict) -> dict[str, str]:
-  """By name, the fields that are set against BLEU, the likelihood first."""
-  samples = f" (K = {point['K']})" if point["K"] else ""
-  return {
-    point["estimator"] + samples: "log_likelihood",
-    "elbo": "elbo",
-    "lee2020": "lee2020",
-  }
-
-
-def _remark(pairs: list) -> str:
+def _row(point: ModelRow, figure: str, pairs: list) -> CorrelationRow:
+  pearson, spearman = correlation(pairs)
   few = len(pairs) < FEWEST
-  return "too few checkpoints" if few else "one of the two does not vary"
+  remark = "too few checkpoints" if few else "one of the two does not vary"
+  return CorrelationRow(
+    **point.about(),
+    split=point.split,
+    method=point.method,
+    figure=figure,
+    n=len(pairs),
+    remark=remark if pearson is _UNDEFINED else "",
+    pearson=pearson,
+    spearman=spearman,
+  )
 
 
-def correlation(pairs: list[tuple[float, float]]) -> dict:
-  """Pearson's and Spearman's coefficients with 95 % intervals.
+def correlation(pairs: list[tuple[float, float]]) -> tuple[Interval, Interval]:
+  """Returns Pearson's and Spearman's coefficients with 95 % intervals.
 
   The intervals are Fisher's, tanh(atanh r -+ 1.96 s) with s^2 = 1 / (n - 3)
   for Pearson and (1 + r^2 / 2) / (n - 3) for Spearman (Bonett, Wright 2000).
-
-  Returns:
-    "pearson", "pearson_low", "pearson_high", likewise "spearman"; "" for all
-    where there are fewer than four pairs or one side does not vary.
+  With fewer than four pairs, or where one side does not vary, none applies.
   """
   from scipy import stats  # takes a second
 
   x, y = np.array(pairs, np.float64).reshape(-1, 2).T
   if len(x) < FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
-    return dict.fromkeys(_NAMES, "")
+    return _UNDEFINED, _UNDEFINED
   pearson = float(stats.pearsonr(x, y).statistic)
   spearman = float(stats.spearmanr(x, y).statistic)
-  values = []
-  for r, factor in (pearson, 1.0), (spearman, 1.0 + spearman**2 / 2):
+
+  def interval(r: float, factor: float) -> Interval:
     radius = stats.norm.ppf(0.975) * math.sqrt(factor / (len(x) - 3))
     center = math.atanh(max(-_ALMOST_ONE, min(r, _ALMOST_ONE)))
-    values += [r, math.tanh(center - radius), math.tanh(center + radius)]
-  return dict(zip(_NAMES, values, strict=True))
+    return Interval(r, math.tanh(center - radius), math.tanh(center + radius))
+
+  return interval(pearson, 1.0), interval(spearman, 1.0 + spearman**2 / 2)

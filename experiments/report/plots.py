@@ -6,23 +6,39 @@ which the colour-blind tell apart.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import html
 import importlib.util
 import io
 import itertools
+from typing import Any
 
 import numpy as np
 
-from latentnmt.experiments.report.collect import SPEED
+from latentnmt.experiments.report.rows import (
+  AUTOREGRESSIVE,
+  FLOW,
+  GAUSSIAN,
+  NOT_APPLICABLE,
+  ModelRow,
+  RunRow,
+  TrainingLog,
+  by_run,
+)
 
-_COLOURS = {
-  "autoregressive": "#0072B2",
-  "Gaussian prior": "#D55E00",
-  "flow prior": "#009E73",
+# Colours and marks, of families that have their own and of all others.
+_LOOKS = {
+  AUTOREGRESSIVE: ("#0072B2", "o"),
+  GAUSSIAN: ("#D55E00", "o"),
+  FLOW: ("#009E73", "o"),
 }
-_MORE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_MORE_COLOURS, _MORE_MARKS = (
+  ("#CC79A7", "#56B4E9", "#E69F00", "#000000"),
+  "s^Dv",
+)
+_NO_PLOTS = "Plots need matplotlib: pip install 'latentnmt[plots]'."
 _WIDTH = 5.2  # inches: the width of a phone at the size of its text
 _STYLE = {
   "axes.edgecolor": "#888888",
@@ -52,13 +68,21 @@ class Figure:
   svg: bytes
 
 
-def available() -> bool:
-  """Whether figures can be drawn here."""
-  return importlib.util.find_spec("matplotlib") is not None
+def sections(
+  rows: list[ModelRow], points: list[ModelRow], logs: list[TrainingLog]
+) -> list[tuple[str, str]]:
+  """Returns titles and HTML of all plots, or of a line on how to have them.
+
+  Of models, of their checkpoints and of their trainings, as `collect` has them.
+  """
+  if not importlib.util.find_spec("matplotlib"):
+    return [("Plots", f"<p>{_NO_PLOTS}</p>")]
+  figures = [*scatter(rows, points), speed(rows), training(logs)]
+  return [(figure.title, as_html(figure)) for figure in figures if figure]
 
 
 def as_html(figure: Figure) -> str:
-  """A section with the drawing inside it."""
+  """Returns a section with the drawing inside it."""
   title, caption = html.escape(figure.title), html.escape(figure.caption)
   data = base64.b64encode(figure.svg).decode()
   return (
@@ -68,56 +92,55 @@ def as_html(figure: Figure) -> str:
   )
 
 
-def _draw(title: str, caption: str, height: float, rows: int, draw) -> Figure:
-  """A figure of panels below each other: draw(panels) fills them."""
-  import matplotlib
-  from matplotlib.figure import Figure as Canvas
-
-  with matplotlib.rc_context(_STYLE):
-    canvas = Canvas((_WIDTH, height), layout="constrained")
-    draw(canvas.subplots(rows, squeeze=False)[:, 0])
-    file = io.BytesIO()
-    # The date would make a new file of every report.
-    canvas.savefig(file, format="svg", metadata={"Date": None})
-  return Figure(title, caption, file.getvalue())
+# A panel draws on axes and returns its labels: place, text, colour.
+Label = tuple[tuple[float, float], str, str]
+Panel = Callable[[Any], list[Label]]
 
 
 class Look:
-  """Colours of families and marks of training data."""
+  """Colours and marks of families, lines and fillings of training data."""
 
-  def __init__(self, rows: Sequence[dict]):
-    families = dict.fromkeys(row["family"] for row in rows)
-    others = [family for family in families if family not in _COLOURS]
-    more = dict(zip(others, itertools.cycle(_MORE_COLOURS), strict=False))
-    self._colours = {f: (_COLOURS | more)[f] for f in families}
-    self._data = dict.fromkeys(row["data"] or "raw" for row in rows)
+  def __init__(self, rows: Sequence[RunRow]):
+    families = dict.fromkeys(row.family for row in rows)
+    others = [family for family in families if family not in _LOOKS]
+    looks = itertools.cycle(zip(_MORE_COLOURS, "s^Dv", strict=True))
+    more = dict(zip(others, looks, strict=False))
+    self._looks = {family: (_LOOKS | more)[family] for family in families}
+    self._data = dict.fromkeys(row.data or "raw" for row in rows)
 
-  def colour(self, row: dict) -> str:
-    """Of a row's family."""
-    return self._colours[row["family"]]
+  def colour(self, row: RunRow) -> str:
+    """Returns the colour of a row's family."""
+    return self._looks[row.family][0]
 
-  def line(self, row: dict) -> dict:
-    """How a line of this row is drawn."""
-    style = "--" if row["data"] == "distilled" else "-"
+  def line(self, row: RunRow) -> dict:
+    """Returns how a line of this row is drawn."""
+    style = "--" if row.data == "distilled" else "-"
     return {"color": self.colour(row), "linestyle": style}
 
-  def mark(self, row: dict) -> dict:
-    """How a point of this row is drawn."""
-    colour = self.colour(row)
+  def mark(self, row: RunRow) -> dict:
+    """Returns how a point of this row is drawn."""
+    colour, marker = self._looks[row.family]
     return {
-      "marker": "o",
+      "marker": marker,
       "linestyle": "none",
       "markeredgecolor": colour,
-      "markerfacecolor": "white" if row["data"] == "distilled" else colour,
+      "markerfacecolor": "white" if row.data == "distilled" else colour,
     }
+
+  def draw(self, axes, rows: list, place: Callable, size: float) -> None:
+    """Draws marks for rows of a run, several of them on a thin line."""
+    x, y = zip(*map(place, rows), strict=True)
+    if len(rows) > 1:
+      axes.plot(x, y, **self.line(rows[0]) | {"linewidth": 0.8})
+    axes.plot(x, y, **self.mark(rows[0]), markersize=size)
 
   def legend(self, figure) -> None:
     """Names families and data above all panels."""
     from matplotlib.lines import Line2D
 
     handles = [
-      Line2D([], [], color=colour, marker="o", linestyle="none", label=family)
-      for family, colour in self._colours.items()
+      Line2D([], [], color=colour, marker=marker, ls="none", label=family)
+      for family, (colour, marker) in self._looks.items()
     ]
     for name in self._data:
       face, style = ("white", "--") if name == "distilled" else ("#555555", "-")
@@ -133,98 +156,34 @@ class Look:
     )
 
 
-# Likelihood against BLEU.
+def _figure(
+  title: str, caption: str, height: float, look: Look, panels: list[Panel]
+) -> Figure:
+  """Draws panels below each other, `height` inches each."""
+  import matplotlib
+  from matplotlib.figure import Figure as Canvas
+
+  with matplotlib.rc_context(_STYLE):
+    size = _WIDTH, 0.6 + height * len(panels)
+    canvas = Canvas(size, layout="constrained")
+    axes = canvas.subplots(len(panels), squeeze=False)[:, 0]
+    labels = [panel(a) for panel, a in zip(panels, axes, strict=True)]
+    look.legend(canvas)
+    for pair in zip(axes, labels, strict=True):
+      write_labels(*pair)
+    file = io.BytesIO()
+    # The date would make a new file of every report.
+    canvas.savefig(file, format="svg", metadata={"Date": None})
+  return Figure(title, caption, file.getvalue())
 
 
-def scatter(rows: list[dict], points: list[dict], split: str) -> list[Figure]:
-  """BLEU against log-likelihood: models, then their checkpoints.
-
-  Args:
-    rows: as `results.collect` returns them.
-    points: as `results.checkpoints` returns them.
-    split: of the rows.
-  """
-  finals = [
-    row
-    for row in rows
-    if row["usual"] and None not in (row["bleu"], row["log_likelihood"])
-  ]
-  figures = []
-  if finals:
-    figures.append(
-      _draw(
-        f"BLEU against log-likelihood: models, on {split}",
-        "Each model by its usual decoding. Further right is the better"
-        " density, further up the better translator.",
-        3.9,
-        1,
-        lambda panels: _scatter(panels[0], Look(rows), finals, []),
-      )
-    )
-  runs = [point["run"] for point in points]
-  if any(runs.count(run) > 1 for run in runs):
-    ends = {point["run"]: point for point in points}.values()
-    near = _near(points)
-    far = len(points) - len(near)
-    figures.append(
-      _draw(
-        f"BLEU against log-likelihood: checkpoints, on {points[0]['split']}",
-        "Small marks are checkpoints, joined in the order of training; the"
-        " large one is the last."
-        + (f" Too far left to be shown, early ones: {far}." if far else ""),
-        3.9,
-        1,
-        lambda panels: _scatter(panels[0], Look(rows), list(ends), near),
-      )
-    )
-  return figures
+_AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
-def _near(points: list[dict]) -> list[dict]:
-  """Without checkpoints so unlikely that the others would be one spot.
+def write_labels(axes, labels: Sequence[Label]) -> None:
+  """Writes labels where they cover no line, point or other label.
 
-  Such are those from before the KL term: below the median by more than five
-  times what the best is above it.
-  """
-  values = sorted(point["log_likelihood"] for point in points)
-  median = values[len(values) // 2]
-  lowest = median - 5 * (values[-1] - median)
-  return [point for point in points if point["log_likelihood"] >= lowest]
-
-
-def _scatter(axes, look: Look, large: list[dict], small: list[dict]) -> None:
-  for row in large if small else []:
-    path = [point for point in small if point["run"] == row["run"]]
-    x, y = ([p[f] for p in path] for f in ("log_likelihood", "bleu"))
-    axes.plot(x, y, **look.line(row) | {"linewidth": 0.8})
-    axes.plot(x, y, **look.mark(row), markersize=3.5)
-  for row in large:
-    axes.plot(
-      row["log_likelihood"], row["bleu"], **look.mark(row), markersize=8
-    )
-  axes.set_xlabel("log p(y | x), nats per token, length paid for")
-  _bleu_axis(axes, [*large, *small])
-  look.legend(axes.figure)
-  places = [(row["log_likelihood"], row["bleu"]) for row in large]
-  names = [row["run"] for row in large]
-  label(axes, places, names, [look.colour(row) for row in large])
-
-
-def _bleu_axis(axes, rows: list[dict]) -> None:
-  """BLEU from zero upwards, with room at the sides for names."""
-  axes.set_ylabel("BLEU")
-  axes.set_ylim(0, 1.12 * max(row["bleu"] for row in rows) or 1)
-  axes.margins(x=0.15)
-
-
-def label(axes, places, names, colours) -> None:
-  """Writes names beside points where they cover no line, point or name.
-
-  Args:
-    axes: the panel, with its lines drawn and its limits final.
-    places: (x, y) of each name's point.
-    names: texts.
-    colours: of the texts.
+  Lines are drawn by then, and the limits of the axes final.
   """
   axes.figure.draw_without_rendering()  # fixes the layout to measure in
   inside, taken = axes.get_window_extent(), []
@@ -236,7 +195,7 @@ def label(axes, places, names, colours) -> None:
     covered = sum(box.overlaps(other) for other in taken)
     return 40 * covered + box.count_contains(points) + out
 
-  for place, name, colour in zip(places, names, colours, strict=True):
+  for place, name, colour in labels:
     best = None
     for distance, (dx, dy) in itertools.product((7, 14, 22, 32), _AROUND):
       options = {
@@ -261,51 +220,115 @@ def _along(line) -> np.ndarray:
   return np.stack([np.interp(t, range(len(points)), p) for p in points.T], 1)
 
 
-_AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+def _bleu_axis(axes, rows: Sequence[ModelRow]) -> None:
+  """Starts BLEU at zero and leaves room at the sides for labels."""
+  axes.set_ylabel("BLEU")
+  axes.set_ylim(0, 1.12 * max(row.bleu.value for row in rows) or 1)
+  axes.margins(x=0.15)
+
+
+# Likelihood against BLEU.
+
+
+def scatter(rows: list[ModelRow], points: list[ModelRow]) -> list[Figure]:
+  """Draws BLEU against log-likelihood: models, then their checkpoints."""
+  look, figures = Look(rows), []
+  models = [
+    [row]
+    for row in rows
+    if row.primary and None not in (row.bleu.value, row.log_likelihood)
+  ]
+  if models:
+    caption = (
+      "Each model with its primary decoding method. Further right is the better"
+      " density, further up the better translator."
+    )
+    figures.append(_scatter("models", caption, look, models))
+  paths = [_near(run, points) for run in by_run(points)]
+  if len(points) > len(paths):
+    far = len(points) - sum(map(len, paths))
+    caption = (
+      "Small marks are checkpoints, joined in the order of training; the large"
+      " one is the last."
+      + (f" Too far left to be shown, early ones: {far}." if far else "")
+    )
+    figures.append(_scatter("checkpoints", caption, look, paths))
+  return figures
+
+
+def _near(run: list[ModelRow], points: list[ModelRow]) -> list[ModelRow]:
+  """The last, and those not so unlikely that all others would be one spot.
+
+  Such are those from before the KL term: below the median by more than five
+  times what the best is above it.
+  """
+  values = sorted(point.log_likelihood for point in points)
+  median = values[len(values) // 2]
+  lowest = median - 5 * (values[-1] - median)
+  near = [point for point in run[:-1] if point.log_likelihood >= lowest]
+  return [*near, run[-1]]
+
+
+def _scatter(
+  kind: str, caption: str, look: Look, paths: list[list[ModelRow]]
+) -> Figure:
+  """Draws a path for each run, its end large and with a name."""
+
+  def place(row: ModelRow) -> tuple[float, float]:
+    return row.log_likelihood, row.bleu.value
+
+  def panel(axes) -> list[Label]:
+    for path in paths:
+      look.draw(axes, path, place, 3.5)
+    for path in paths:
+      look.draw(axes, path[-1:], place, 8)
+    axes.set_xlabel("log p(y | x), nats per token, length paid for")
+    _bleu_axis(axes, list(itertools.chain(*paths)))
+    ends = [path[-1] for path in paths]
+    return [(place(row), row.run, look.colour(row)) for row in ends]
+
+  title = f"BLEU against log-likelihood: {kind}, on {paths[0][0].split}"
+  return _figure(title, caption, 3.3, look, [panel])
 
 
 # Speed and training.
 
 
-def speed(rows: list[dict]) -> Figure | None:
-  """BLEU against speed, a panel for each batch size; None without speeds."""
-  sizes = sorted(
-    {int(f.removeprefix(SPEED)) for row in rows for f in row if SPEED in f}
-  )
-  rows = [row for row in rows if row["bleu"] is not None]
-  sizes = [n for n in sizes if any(row.get(f"{SPEED}{n}") for row in rows)]
-  if not sizes:
+def speed(rows: list[ModelRow]) -> Figure | None:
+  """Draws BLEU against speed, a panel for each batch size that was timed."""
+  timed: dict[int, list[ModelRow]] = {}
+  for row in rows:
+    for size, found in row.speeds.items():
+      if None not in (found.sentences_per_second, row.bleu.value):
+        timed.setdefault(size, []).append(row)
+  look = Look(rows)
+  if not timed:
     return None
-
-  def draw(panels):
-    for axes, n in zip(panels, sizes, strict=True):
-      _speed(axes, Look(rows), rows, n)
-    Look(rows).legend(panels[0].figure)
-
-  return _draw(
+  return _figure(
     "BLEU against speed",
-    "Each model with each of its decodings, joined in the order of refinement"
-    " steps k, of which the fewest and the most are named. Further right is"
-    " faster.",
-    0.6 + 2.9 * len(sizes),
-    len(sizes),
-    draw,
+    "Each model with each of its decoding methods, joined in the order of"
+    " refinement steps k, of which the fewest and the most are named. Further"
+    " right is faster.",
+    2.9,
+    look,
+    [functools.partial(_speed, look, timed[n], n) for n in sorted(timed)],
   )
 
 
-def _speed(axes, look: Look, rows: list[dict], size: int) -> None:
+def _speed(look: Look, rows: list[ModelRow], size: int, axes) -> list[Label]:
   from matplotlib.ticker import LogLocator, NullLocator
 
-  field = f"{SPEED}{size}"
-  rows, named = [row for row in rows if row.get(field)], []
-  for run in dict.fromkeys(row["run"] for row in rows):
-    mine = [row for row in rows if row["run"] == run]
-    mine.sort(key=lambda row: (row["k"] == "", row["k"]))
-    x, y = ([row[f] for row in mine] for f in (field, "bleu"))
-    axes.plot(x, y, **look.line(mine[0]) | {"linewidth": 0.8})
-    axes.plot(x, y, **look.mark(mine[0]), markersize=6)
-    ends = mine[0], mine[-1]
-    named += [row for row in mine if row["k"] == "" or row in ends]
+  def place(row: ModelRow) -> tuple[float, float]:
+    return row.speeds[size].sentences_per_second, row.bleu.value
+
+  labels = []
+  for run in by_run(rows):
+    run.sort(key=lambda row: (row.k is NOT_APPLICABLE, row.k or 0))
+    look.draw(axes, run, place, 6)
+    for row in run:
+      name = row.method if row.k is NOT_APPLICABLE else f"k={row.k}"
+      if row.k is NOT_APPLICABLE or row in (run[0], run[-1]):
+        labels.append((place(row), name, look.colour(row)))
   axes.set_xscale("log")
   axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
   axes.xaxis.set_major_formatter("{x:g}")
@@ -313,11 +336,7 @@ def _speed(axes, look: Look, rows: list[dict], size: int) -> None:
   axes.set_title(f"{size} sentence{'s' * (size > 1)} decoded at once")
   axes.set_xlabel("sentences per second")
   _bleu_axis(axes, rows)
-  places = [(row[field], row["bleu"]) for row in named]
-  names = [
-    f"k={row['k']}" if row["k"] != "" else row["method"] for row in named
-  ]
-  label(axes, places, names, [look.colour(row) for row in named])
+  return labels
 
 
 # Panels of the training curves: title, scale, unit, metric.
@@ -329,56 +348,48 @@ _CURVES = (
 )
 
 
-def training(logs: list[dict]) -> Figure | None:
-  """Loss terms and dev BLEU by step; None where nothing was logged.
-
-  Args:
-    logs: as `results.training` returns them.
-  """
+def training(logs: list[TrainingLog]) -> Figure | None:
+  """Draws loss terms and dev BLEU by step, what of them was logged."""
   curves = [c for c in _CURVES if any(any(_pairs(log, c)) for log in logs)]
+  look = Look(logs)
   if not curves:
     return None
-
-  def draw(panels):
-    look = Look(logs)
-    for axes, curve in zip(panels, curves, strict=True):
-      _curve(axes, look, logs, curve)
-    last = max(axes.get_xlim()[1] for axes in panels)
-    for axes in panels:
-      axes.set_xlim(0, last)
-    panels[-1].set_xlabel("step")
-    look.legend(panels[-1].figure)
-    ends = [(log, _pairs(log, curves[-1])[1][-1:]) for log in logs]
-    ends = [(log, *end) for log, end in ends if end]
-    names = [log["run"] for log, _ in ends]
-    colours = [look.colour(log) for log, _ in ends]
-    label(panels[-1], [place for _, place in ends], names, colours)
-
-  return _draw(
+  return _figure(
     "Training",
     "Lines are means over training steps, marks the dev split. The evidence"
     " lower bound is reconstruction less KL; an autoregressive model has no z."
     " Dev BLEU is of greedy decoding or of one refinement.",
-    0.6 + 2.05 * len(curves),
-    len(curves),
-    draw,
+    2.05,
+    look,
+    [
+      functools.partial(_curve, look, logs, curve, curve is curves[-1])
+      for curve in curves
+    ],
   )
 
 
-def _pairs(log: dict, curve: tuple) -> tuple[list, list]:
+def _pairs(log: TrainingLog, curve: tuple) -> tuple[list, list]:
   """(step, value) on train and on dev, none of a term that is always zero."""
   names = curve[-1], f"dev_{curve[-1]}"
-  pairs = [log["metrics"].get(name, []) for name in names]
+  pairs = [log.curves.get(name, []) for name in names]
   return tuple(p if any(value for _, value in p) else [] for p in pairs)
 
 
-def _curve(axes, look: Look, logs: list[dict], curve: tuple) -> None:
-  """One panel, with a line and marks for each run that has the term."""
+def _curve(
+  look: Look, logs: list[TrainingLog], curve: tuple, last: bool, axes
+) -> list[Label]:
+  """Draws a line and marks for each run that has the term."""
   title, scale, unit, _ = curve
   axes.set(title=title, yscale=scale, ylabel=unit)
+  axes.set_xlim(0, 1.05 * max(log.curves["step"][-1][0] for log in logs))
+  labels = []
   for log in logs:
     train, dev = _pairs(log, curve)
     if line := train or dev:
       axes.plot(*zip(*line, strict=True), **look.line(log))
     if dev:
       axes.plot(*zip(*dev, strict=True), **look.mark(log), markersize=4)
+      labels.append((dev[-1], log.run, look.colour(log)))
+  if last:
+    axes.set_xlabel("step")
+  return labels if last else []

@@ -1,4 +1,4 @@
-"""The tables of a report: rows of figures as Markdown, HTML and CSV.
+"""The tables of a report: rows as Markdown and as HTML.
 
 A `Table` is described once, by the format of each column, and printed either
 way. What is missing shows as an en dash, and a note below says of what; what
@@ -6,16 +6,23 @@ does not apply is an empty cell.
 """
 
 from collections.abc import Mapping, Sequence
-import csv
 import dataclasses
 import html
-import io
 import re
+from typing import Any
 
-from latentnmt.experiments.report.collect import SPEED, SPEED_UP
 from latentnmt.experiments.report.correlation import correlation
+from latentnmt.experiments.report.rows import (
+  NOT_APPLICABLE,
+  CorrelationRow,
+  ModelRow,
+  RankingRow,
+  TruthRow,
+  by_run,
+  columns,
+)
 
-_DELTA = re.compile(r"delta\d+$")  # refinement of a single candidate
+_MISSING = "–"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,120 +31,102 @@ class Table:
 
   Attributes:
     title: one line.
-    columns: header of each column to how a cell is made of a row's fields, as
-      `str.format` takes it. Columns that format numbers are aligned right.
-    rows: a line each.
+    columns: header and cell of each, as "BLEU {bleu:.2f} | K {K:d}"; the cell
+      is formatted with a row's `columns`. Numbers are aligned right.
+    rows: a line each; mappings where the columns depend on the data.
     notes: what the numbers are and depend on, a line each.
   """
 
   title: str
-  columns: Mapping[str, str]
-  rows: Sequence[dict]
+  columns: str
+  rows: Sequence[Any]
   notes: Sequence[str] = ()
 
+  @property
+  def templates(self) -> dict[str, str]:
+    """Formats of the cells by the headers of their columns."""
+    parts = (part.partition("{") for part in self.columns.split("|"))
+    return {head.strip(): "{" + rest.strip() for head, _, rest in parts}
+
   def cells(self) -> list[list[str]]:
-    """Texts of the rows."""
-    templates = self.columns.values()
-    return [[_cell(t, row) for t in templates] for row in self.rows]
+    """Returns the texts of the rows."""
+    templates = self.templates.values()
+    return [[_cell(t, columns(row)) for t in templates] for row in self.rows]
 
   def numeric(self) -> list[bool]:
-    """Which columns are of numbers."""
-    return [":" in template for template in self.columns.values()]
+    """Returns for each column whether it is of numbers."""
+    return [":" in template for template in self.templates.values()]
 
   def missing(self) -> list[str]:
-    """A note for each column that has en dashes: which runs and methods."""
+    """Returns a note for each column with en dashes: runs and methods."""
     notes = []
-    for header, template in self.columns.items():
+    for header, template in self.templates.items():
       lack = [
-        f"{row['run']} {row.get('method') or ''}".strip()
-        for row in self.rows
-        if _cell(template, row) == "–"
+        f"{values['run']} {values.get('method') or ''}".strip()
+        for values in map(columns, self.rows)
+        if _cell(template, values) == _MISSING
       ]
       if lack:
-        notes.append(f"– {header} is missing for {', '.join(lack)}.")
+        notes.append(f"{_MISSING} {header} is missing for {', '.join(lack)}.")
     return notes
 
 
-def _cell(template: str, row: dict) -> str:
-  values = [row.get(field) for field in re.findall(r"{(\w+)", template)]
-  if "" in values:
+def _cell(template: str, values: Mapping[str, Any]) -> str:
+  found = [values.get(name) for name in re.findall(r"{(\w+)", template)]
+  if NOT_APPLICABLE in found:
     return ""
-  return "–" if None in values else template.format(**row)
+  return _MISSING if None in found else template.format_map(values)
 
 
-def as_markdown(table: Table) -> str:
-  """A section: title, table, notes."""
-  rules = ["---:" if number else "---" for number in table.numeric()]
-  cells = [
-    [text.replace("|", r"\|") for text in line] for line in table.cells()
-  ]
-  lines = [list(table.columns), rules, *cells]
-  notes = [f"* {note}" for note in (*table.notes, *table.missing())]
-  return "\n".join(
-    [f"## {table.title}", ""]
-    + [f"| {' | '.join(line)} |" for line in lines]
-    + ["", *notes, ""]
-  )
+def as_markdown(title: str, tables: Sequence[Table]) -> str:
+  """Returns a text of a title and tables with their notes."""
+  lines = [f"# {title}", ""]
+  for table in tables:
+    lines += [f"## {table.title}", ""]
+    rules = ["---:" if number else "---" for number in table.numeric()]
+    for cells in (table.templates, rules, *table.cells()):
+      cells = [text.replace("|", r"\|") for text in cells]
+      lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *(f"* {n}" for n in (*table.notes, *table.missing())), ""]
+  return "\n".join(lines)
 
 
 def as_html(table: Table) -> str:
-  """The same section as HTML; wide tables scroll in a box of their own."""
+  """Returns the same section; wide tables scroll in a box of their own."""
   classes = [' class="n"' if number else "" for number in table.numeric()]
 
   def line(tag: str, texts) -> str:
-    cells = (
-      f"<{tag}{c}>{html.escape(text)}</{tag}>"
-      for c, text in zip(classes, texts, strict=True)
-    )
+    cells = zip(classes, map(html.escape, texts), strict=True)
+    cells = [f"<{tag}{c}>{text}</{tag}>" for c, text in cells]
     return f"<tr>{''.join(cells)}</tr>"
 
   body = "\n".join(line("td", texts) for texts in table.cells())
-  notes = "\n".join(
-    f"<li>{html.escape(note)}</li>" for note in (*table.notes, *table.missing())
-  )
+  notes = map(html.escape, (*table.notes, *table.missing()))
+  notes = "\n".join(f"<li>{note}</li>" for note in notes)
   return (
     f"<h2>{html.escape(table.title)}</h2>\n"
-    f'<div class="wide"><table>\n<thead>{line("th", table.columns)}</thead>\n'
+    f'<div class="wide"><table>\n<thead>{line("th", table.templates)}</thead>\n'
     f"<tbody>\n{body}\n</tbody></table></div>\n"
     f'<ul class="notes">\n{notes}\n</ul>'
   )
 
 
-def as_csv(rows: list[dict]) -> str:
-  """The rows with every field and digit."""
-  fields = list(dict.fromkeys(field for row in rows for field in row))
-  text = io.StringIO()
-  writer = csv.DictWriter(text, fields, lineterminator="\n")
-  writer.writeheader()
-  writer.writerows(rows)
-  return text.getvalue()
+# Tables of models.
+
+_LOG_P = "log p(y given x)"
+_RUN = "run {run} | data {data}"
+_BLEU = "BLEU {bleu:.2f} | 95 % {bleu_low:.2f} to {bleu_high:.2f}"
 
 
-# Tables of rows as `results.collect` returns them.
-
-_QUALITY = {
-  "run": "{run}",
-  "model": "{model}",
-  "data": "{data}",
-  "decoding": "{method}",
-  "BLEU": "{bleu:.2f}",
-  "95 %": "{bleu_low:.2f} to {bleu_high:.2f}",
-  "chrF": "{chrf:.1f}",
-  "log p(y given x)": "{log_likelihood:.3f}",
-  "estimator": "{estimator}",
-  "K": "{K:d}",
-  "ESS": "{ess:.1f}",
-  "bits/byte": "{bits_per_byte:.3f}",
-  "lee2020": "{lee2020:.3f}",
-}
-
-
-def quality(rows: list[dict], split: str) -> Table:
-  """How good each model is, as a translator and as a density: a row each."""
-  rows = [row for row in rows if row["usual"]]
+def quality(rows: list[ModelRow], split: str) -> Table:
+  """Shows how good each model is, as a translator and as a density."""
+  rows = [row for row in rows if row.primary]
   return Table(
     "Table 1: translations and log-likelihood",
-    _QUALITY,
+    f"run {{run}} | model {{model}} | data {{data}} | decoding {{method}} | {_BLEU}"
+    f" | chrF {{chrf:.1f}} | {_LOG_P} {{log_likelihood:.3f}}"
+    " | estimator {estimator} | K {K:d} | ESS {ess:.1f}"
+    " | bits/byte {bits_per_byte:.3f} | lee2020 {lee2020:.3f}",
     rows,
     [
       *conditions(rows, split),
@@ -153,11 +142,11 @@ def quality(rows: list[dict], split: str) -> Table:
   )
 
 
-def conditions(rows: list[dict], split: str) -> list[str]:
-  """What all figures of a report depend on."""
+def conditions(rows: list[ModelRow], split: str) -> list[str]:
+  """Returns notes on what all figures of a report depend on."""
 
-  def values(field):
-    found = (row.get(field) for row in rows)
+  def values(name: str) -> str:
+    found = (columns(row)[name] for row in rows)
     return ", ".join(dict.fromkeys(str(v) for v in found if v))
 
   remarks = {
@@ -166,41 +155,36 @@ def conditions(rows: list[dict], split: str) -> list[str]:
     "truncated": "pairs were cut before they were scored.",
     "bleu_truncated": "sources were cut before they were translated.",
   }
-  remarks = [f" {values(f)} {text}" for f, text in remarks.items() if values(f)]
-  normalized = values("reference_normalizers")
-  if normalized:
-    normalized = f" References normalised: {normalized}."
+  remarks = [f" {values(n)} {text}" for n, text in remarks.items() if values(n)]
+  names = values("reference_normalizers")
   return [
     f"Split {split}: {values('sentences')} sentences, {values('tokens')}"
     f" tokens with EOS (EOS that a model appends is not counted); data"
     f" {values('scored_on')}.{''.join(remarks)} Models of distilled data are"
     " scored on the references, too.",
     f"BLEU: sacreBLEU {values('bleu_signature')}, with the 95 % bootstrap"
-    f" interval. chrF: {values('chrf_signature')}." + normalized,
+    f" interval. chrF: {values('chrf_signature')}."
+    + (f" References normalised: {names}." if names else ""),
   ]
 
 
 _REFINED = {"BLEU": "{bleu:.2f}", "bound": "{bound:.3f}", "Eq. 3": "{eq3:.3f}"}
 
 
-def refinement(rows: list[dict]) -> Table | None:
-  """BLEU and bounds by the number of refinements; None without any."""
-  rows = [row for row in rows if _DELTA.match(row["method"] or "")]
-  if not rows:
-    return None
+def refinement(rows: list[ModelRow]) -> Table:
+  """Shows BLEU and bounds by the number of refinements."""
+  # Not those that choose among several candidates.
+  rows = [row for row in rows if row.method == f"delta{row.k}"]
   lines = []
-  for run in dict.fromkeys(row["run"] for row in rows):
-    mine = [row for row in rows if row["run"] == run]
+  for run in by_run(rows):
     for figure, template in _REFINED.items():
-      values = {f"k{row['k']}": _cell(template, row) for row in mine}
-      if set(values.values()) != {"–"}:
-        about = {"run": run, "data": mine[0]["data"], "method": figure}
-        lines.append(about | values)
-  columns = {"run": "{run}", "data": "{data}", "figure": "{method}"}
-  steps = sorted({row["k"] for row in rows})
+      values = {f"k{row.k}": _cell(template, columns(row)) for row in run}
+      if {*values.values()} != {_MISSING}:
+        lines.append(columns(run[0]) | {"method": figure} | values)
   return Table(
     "Table 3: iterative refinement",
-    columns | {f"k = {k}": f"{{k{k}:s}}" for k in steps},
+    f"{_RUN} | figure {{method}}"
+    + "".join(f" | k = {k} {{k{k}:s}}" for k in sorted({r.k for r in rows})),
     lines,
     [
       "k: refinements with the delta posterior.",
@@ -213,62 +197,39 @@ def refinement(rows: list[dict]) -> Table | None:
   )
 
 
-def speed(rows: list[dict]) -> Table:
-  """BLEU, speed and size of each run and decoding method."""
-  sizes = sorted(
-    {int(f.removeprefix(SPEED)) for row in rows for f in row if SPEED in f}
-  )
-  columns = {
-    "run": "{run}",
-    "data": "{data}",
-    "parameters": "{parameters:,}",
-    "MB": "{megabytes:.1f}",
-    "decoding": "{method}",
-    "BLEU": "{bleu:.2f}",
-    "95 %": "{bleu_low:.2f} to {bleu_high:.2f}",
-  }
-  over = next((row["speed_up_over"] for row in rows), None)
-  for n in sizes:
-    columns[f"sentences/s at {n}"] = f"{{{SPEED}{n}:.1f}}"
-    if over:
-      columns[f"speed-up at {n}"] = f"{{{SPEED_UP}{n}:.1f}}x"
-  if not sizes:
-    columns["sentences/s"] = f"{{{SPEED}1:.1f}}"
-  devices = dict.fromkeys(row.get("device") for row in rows)
-  devices = ", ".join(d for d in devices if d) or "no device yet"
-  notes = [
-    "sentences/s at n: n sentences decoded at once, compilation apart, on"
-    f" {devices}." + (f" Speed-up: over {over} with beam4." if over else ""),
-    "delta<k>: k refinements. MB: parameters on disk. Of models that differ"
-    " only in their training data, one may have been measured for all.",
-  ]
-  return Table("Table 4: speed and size", columns, rows, notes)
-
-
-_FOOTING = {
-  "run": "{run}",
-  "data": "{data}",
-  "log p(y given x)": "{log_p:.3f}",
-  "95 %": "{log_p_low:.3f} to {log_p_high:.3f}",
-  "estimator": "{estimator}",
-  "rank": "{log_p_rank:d}",
-  "ELBO": "{elbo:.3f}",
-  "KL": "{kl:.3f}",
-  "paper's convention": "{lee2020:.3f}",
-  "its 95 %": "{lee2020_low:.3f} to {lee2020_high:.3f}",
-  "its rank": "{lee2020_rank:d}",
-  "BLEU": "{bleu:.2f}",
-  "rank by BLEU": "{bleu_rank:d}",
-}
-
-
-def footing(rows: list[dict]) -> Table | None:
-  """Rows as `sentences.footing` returns them; None without any."""
-  if not rows:
-    return None
+def speed(rows: list[ModelRow]) -> Table:
+  """Shows BLEU, speed and size of each run and decoding method."""
+  over, speeds = rows[0].speed_up_over, ""
+  for n in rows[0].speeds:
+    speeds += f" | sentences/s at {n} {{sentences_per_second_batch{n}:.1f}}"
+    speeds += f" | speed-up at {n} {{speed_up_batch{n}:.1f}}x" if over else ""
+  devices = dict.fromkeys(row.device for row in rows if row.device)
   return Table(
-    "Table 5: all models on one footing, and by the paper's convention",
-    _FOOTING,
+    "Table 4: speed and size",
+    f"{_RUN} | parameters {{parameters:,}} | MB {{megabytes:.1f}}"
+    f" | decoding {{method}} | {_BLEU}"
+    + (speeds or " | sentences/s {sentences_per_second_batch1:.1f}"),
+    rows,
+    [
+      "sentences/s at n: n sentences decoded at once, compilation apart, on"
+      f" {', '.join(devices) or 'no device yet'}."
+      + (f" Speed-up: over {over} with beam4." if over else ""),
+      "delta<k>: k refinements. MB: parameters on disk. Of models that differ"
+      " only in their training data, one may have been measured for all.",
+    ],
+  )
+
+
+def ranking(rows: list[RankingRow]) -> Table:
+  """Shows rows as `SentenceFigures.ranking` returns them."""
+  return Table(
+    "Table 5: all models ranked on one scale, and by the paper's convention",
+    f"{_RUN} | {_LOG_P} {{log_p:.3f}} | 95 % {{log_p_low:.3f}} to"
+    " {log_p_high:.3f} | estimator {estimator} | rank {log_p_rank:d}"
+    " | ELBO {elbo:.3f} | KL {kl:.3f} | paper's convention {lee2020:.3f}"
+    " | its 95 % {lee2020_low:.3f} to {lee2020_high:.3f}"
+    " | its rank {lee2020_rank:d} | BLEU {bleu:.2f}"
+    " | rank by BLEU {bleu_rank:d}",
     rows,
     [
       "log p(y given x): nats per token of the corpus, the same tokens for all:"
@@ -286,61 +247,36 @@ def footing(rows: list[dict]) -> Table | None:
   )
 
 
-def _rank_correlations(rows: list[dict]) -> list[str]:
-  """How the models' order by each figure goes with their order by BLEU."""
-  names = {"log_p": "log p(y given x)", "lee2020": "the paper's figure"}
-  rows = [r for r in rows if None not in (r["bleu"], r["log_p"], r["lee2020"])]
-  told = []
-  for field, name in names.items():
-    found = correlation([(row[field], row["bleu"]) for row in rows])
-    if found["spearman"] != "":
-      told.append(f"{found['spearman']:+.2f} by {name}")
-  if not told:
-    return []
-  return [
-    f"Spearman's correlation with BLEU over these {len(rows)} models:"
-    f" {', '.join(told)}."
+def _rank_correlations(rows: list[RankingRow]) -> list[str]:
+  """Says how the models' order by each figure goes with that by BLEU."""
+  found = [(row.log_p.value, row.lee2020.value, row.bleu.value) for row in rows]
+  found = [values for values in found if None not in values]
+  parts = []
+  for i, name in enumerate((_LOG_P, "the paper's figure")):
+    _, spearman = correlation([(values[i], values[2]) for values in found])
+    if spearman.value is not NOT_APPLICABLE:
+      parts.append(f"{spearman.value:+.2f} by {name}")
+  return parts and [
+    f"Spearman's correlation with BLEU over these {len(found)} models:"
+    f" {', '.join(parts)}."
   ]
 
 
-# Tables of other rows.
-
-_CORRELATION = {
-  "run": "{run}",
-  "data": "{data}",
-  "decoding": "{method}",
-  "log-likelihood": "{figure}",
-  "n": "{n:d}",
-  "Pearson (95 %)": (
-    "{pearson:+.3f} ({pearson_low:+.2f} to {pearson_high:+.2f})"
-  ),
-  "Spearman (95 %)": (
-    "{spearman:+.3f} ({spearman_low:+.2f} to {spearman_high:+.2f})"
-  ),
-  "remark": "{remark}",
-}
-_TRUTH = {
-  "run": "{run}",
-  "estimator": "{estimator}",
-  "nats/token": "{per_token:.3f}",
-  "truth": "{truth_per_token:.3f}",
-  "difference/token": "{difference_per_token:+.3f}",
-  "difference/sentence": "{difference:+.3f}",
-  "standard error": "{standard_error:.3f}",
-  "in standard errors": "{errors:+.1f}",
-}
+# Tables of checkpoints and of the known truth.
 
 
-def agreement(rows: list[dict]) -> Table | None:
-  """Rows as `correlation.correlations` returns them; None without any."""
-  if not rows:
-    return None
+def agreement(rows: list[CorrelationRow]) -> Table:
+  """Shows rows as `correlation.correlations` returns them."""
+  split = rows[0].split if rows else None
   return Table(
     "Table 2: correlation of log-likelihood and BLEU across checkpoints",
-    _CORRELATION,
+    f"{_RUN} | decoding {{method}} | log-likelihood {{figure}} | n {{n:d}}"
+    " | Pearson (95 %) {pearson:+.3f} ({pearson_low:+.2f} to {pearson_high:+.2f})"
+    " | Spearman (95 %) {spearman:+.3f} ({spearman_low:+.2f} to"
+    " {spearman_high:+.2f}) | remark {remark}",
     rows,
     [
-      f"n checkpoints of each run, on split {rows[0]['split']}. Intervals are"
+      f"n checkpoints of each run, on split {split}. Intervals are"
       " Fisher's z, for Spearman with the variance of Bonett and Wright (2000);"
       " they take checkpoints for independent, which those of one training are"
       " not. Those of latent models are from after the start of the KL term.",
@@ -350,13 +286,15 @@ def agreement(rows: list[dict]) -> Table | None:
   )
 
 
-def truth(rows: list[dict]) -> Table | None:
-  """Rows as `results.compare` returns them; None without any."""
-  if not rows:
-    return None
+def truth(rows: list[TruthRow]) -> Table:
+  """Shows rows as `collect.compare` returns them."""
   return Table(
     "Against the known log p(y given x)",
-    _TRUTH,
+    "run {run} | estimator {estimator} | nats/token {per_token:.3f}"
+    " | truth {truth_per_token:.3f}"
+    " | difference/token {difference_per_token:+.3f}"
+    " | difference/sentence {difference:+.3f}"
+    " | standard error {standard_error:.3f} | in standard errors {errors:+.1f}",
     rows,
     [
       *verdict(rows),
@@ -366,12 +304,12 @@ def truth(rows: list[dict]) -> Table | None:
   )
 
 
-def verdict(rows: list[dict]) -> list[str]:
-  """What the comparison with the truth says, a line for each likelihood."""
+def verdict(rows: list[TruthRow]) -> list[str]:
+  """Says which likelihoods exceed the truth, and so cannot be right."""
   return [
-    f"{row['run']}: {row['estimator']} exceeds the truth by"
-    f" {row['errors']:.1f} standard errors; it cannot be a bound."
+    f"{row.run}: {row.estimator} exceeds the truth by {row.errors:.1f} standard"
+    " errors; it cannot be a bound."
     for row in rows
-    if row["estimator"] in ("exact", "annealed", "iwae", "elbo")
-    and (row["errors"] or 0) > 2
+    if row.estimator in ("exact", "annealed", "iwae", "elbo")
+    and (row.errors or 0) > 2
   ] or ["No likelihood or bound exceeds the truth by two standard errors."]

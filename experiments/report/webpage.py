@@ -1,6 +1,5 @@
 """report.html: one page that needs nothing beside itself."""
 
-from collections.abc import Iterable
 import html
 
 _STYLE = """
@@ -46,45 +45,34 @@ dd.given { font-weight: 600; }
 """
 
 
-def page(name: str, sections: Iterable[tuple[str, str]]) -> str:
-  """The whole page.
-
-  Args:
-    name: of the study.
-    sections: (title, HTML) of each, in order.
-  """
-  sections = list(sections)
-  title = html.escape(name)
-  links = "\n".join(
-    f'<a href="#s{i}">{html.escape(text)}</a>'
-    for i, (text, _) in enumerate(sections)
-  )
-  body = "\n".join(
-    f'<section id="s{i}">\n{content}\n</section>'
-    for i, (_, content) in enumerate(sections)
-  )
+def document(title: str, sections: list[tuple[str, str]]) -> str:
+  """Returns the whole page: a title, links, then the HTML of each section."""
+  title, links, body = html.escape(title), [], []
+  for i, (name, content) in enumerate(sections):
+    links.append(f'<a href="#s{i}">{html.escape(name)}</a>\n')
+    body.append(f'<section id="s{i}">\n{content}\n</section>\n')
   return (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
     f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-    f"<h1>{title}</h1>\n<nav>\n{links}\n</nav>\n{body}\n</body>\n</html>\n"
+    f"<h1>{title}</h1>\n<nav>\n{''.join(links)}</nav>\n{''.join(body)}"
+    "</body>\n</html>\n"
   )
 
 
 def samples(title: str, texts: list[dict[str, str]]) -> str:
-  """A section of sentences, each with its translations below each other.
+  """Returns a section of sentences with their translations.
 
   Args:
     title: of the section.
-    texts: as `results.samples` returns them.
+    texts: as `SentenceFigures.samples` returns them.
   """
-  blocks = []
+  blocks = [f"<h2>{html.escape(title)}</h2>"]
   for sentence in texts:
-    lines = []
+    blocks.append("<dl>")
     for name, text in sentence.items():
       given = ' class="given"' if name in ("source", "reference") else ""
-      lines.append(
-        f"<dt>{html.escape(name)}</dt><dd{given}>{html.escape(text)}</dd>"
-      )
-    blocks.append("<dl>\n" + "\n".join(lines) + "\n</dl>")
-  return f"<h2>{html.escape(title)}</h2>\n" + "\n".join(blocks)
+      name, text = html.escape(name), html.escape(text)
+      blocks.append(f"<dt>{name}</dt><dd{given}>{text}</dd>")
+    blocks.append("</dl>")
+  return "\n".join(blocks)

@@ -43,6 +43,15 @@ class StudyDirectory:
     """Returns a run of the study by its name."""
     return RunDirectory(self.path / name)
 
+  def runs(self) -> list[RunDirectory]:
+    """Returns the runs that there are, complete ones only."""
+    paths = sorted(self.path.glob("*/config.json"))
+    return [RunDirectory(path.parent) for path in paths]
+
+  def prepared(self) -> list[Path]:
+    """Returns the folders of prepared data that there are."""
+    return sorted(path.parent for path in self.path.glob("*/meta.json"))
+
   def sweep(self, name: str) -> Path:
     """Says what the sweep of a preset, or of a model's class, chose."""
     return self.path / "sweep" / f"{name.replace(':', '.')}.json"
