@@ -1,11 +1,11 @@
-"""Latent models without networks, of which log p(y|x) is known.
+"""Latent models without networks, of which log p(y|x, T) is known.
 
 To try estimators on: they have the methods of `models.LatentModel` that
 `likelihood` calls, no parameters, and a posterior that is as bad as you like.
 
   model = LinearGaussian(channels=64, narrow=0.95)
   estimate = likelihood.log_likelihood(model, {}, batch, key)
-  error = estimate.log_likelihood - model.log_evidence(batch.y)
+  error = estimate.given_length - model.log_evidence(batch.y)
 """
 
 import functools
@@ -117,7 +117,7 @@ class LinearGaussian(_Known):
     )
 
   def log_evidence(self, y: Tokens) -> np.ndarray:
-    """Returns log p(y|x), float64[B] nats; a channel of y is N(0, AA'+n)."""
+    """Returns log p(y|x, T), float64[B] nats; a channel of y is N(0, AA'+n)."""
     return np.array([self._log_evidence(row[row != 0]) for row in np.array(y)])
 
   def _log_evidence(self, y: np.ndarray) -> float:
@@ -143,7 +143,7 @@ class Mixture(_Known):
   """Zipf tokens v; z_t ~ N(separation c_v, I) where y_t = v.
 
   So p(z|x) is a mixture, p(y|z, x) the responsibilities of its components and
-  log p(y|x) that of the tokens, whatever the separation. The centres c_v are
+  log p(y|x, T) that of the tokens, whatever the separation. The centres c_v are
   drawn from N(0, I / C) once for all.
 
   Attributes:
@@ -174,7 +174,7 @@ class Mixture(_Known):
     return masked_sum(chosen - total, mask), masked_sum(standard + total, mask)
 
   def log_evidence(self, y: Tokens) -> np.ndarray:
-    """Returns log p(y|x), float64[B] nats."""
+    """Returns log p(y|x, T), float64[B] nats."""
     y = np.array(y)
     log_probs = np.where(y != 0, np.float64(_log_zipf())[y], 0.0)
     return np.sum(log_probs, axis=1)

@@ -46,10 +46,10 @@ def many():
   )
   return SimpleNamespace(
     forward=forward,
-    below=forward.log_likelihood - truth,
-    above=reverse.log_likelihood - truth,
+    below=forward.given_length - truth,
+    above=reverse.given_length - truth,
     reverse=reverse,
-    iwae=importance.log_likelihood - truth,
+    iwae=importance.given_length - truth,
   )
 
 
@@ -95,11 +95,21 @@ def test_exact_posterior_has_no_variance():
   model = Mixture(3, separation=2.0)
   estimate = _run(model, batch)
   np.testing.assert_allclose(
-    estimate.log_likelihood, model.log_evidence(batch.y), rtol=1e-5
+    estimate.given_length, model.log_evidence(batch.y), rtol=1e-5
   )
   np.testing.assert_allclose(estimate.ess, 4, rtol=1e-4)
   np.testing.assert_allclose(estimate.standard_error, 0, atol=1e-4)
   np.testing.assert_allclose(estimate.acceptance, 1, atol=1e-3)
+
+
+def test_the_length_is_paid_for(many):
+  for estimate in (many.forward, many.reverse):
+    np.testing.assert_allclose(
+      estimate.log_likelihood - estimate.given_length,
+      estimate.log_pl,
+      rtol=1e-4,
+    )
+    np.testing.assert_array_equal(estimate.log_pl, -1)
 
 
 def test_neither_batch_nor_padding_nor_chunk_matters():
@@ -127,7 +137,7 @@ def test_lines_keep_their_order():
   )
   np.testing.assert_array_equal(estimate.num_tokens, [3, 2, 3, 3])
   y = np.int32([ids + [0] * (3 - len(ids)) for ids in tokenizer.encode(lines)])
-  error = estimate.log_likelihood - MODEL.log_evidence(y)
+  error = estimate.given_length - MODEL.log_evidence(y)
   assert np.all(np.abs(error) < 6 * estimate.standard_error + 0.5)
 
 

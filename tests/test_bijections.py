@@ -19,7 +19,6 @@ from latentnmt.bijections import (
   Repeat,
   Squeeze,
   glow,
-  with_inverses,
 )
 from latentnmt.errors import InputError
 from latentnmt.masks import length_mask
@@ -285,15 +284,16 @@ def test_heads_hold_alternate_or_contiguous_channels():
 
 
 @pytest.mark.parametrize("layout", "ac")
-def test_inverses_put_in_do_what_solving_does(layout):
+def test_prepared_inverses_do_what_solving_does(layout):
   z, mask, source = ten_by_three(64)
   convs = Repeat(Invertible1x1(layout), 3)
   variables = convs.init(KEY, z, mask, source, method="inverse")
   variables = testing.perturb(variables, KEY, 0.1)
-  inverted = with_inverses(variables)
-  stored = inverted["params"]["inner"]["inverse"]
-  assert stored.shape == (3, 2, 32, 32)
-  e, _ = convs.apply(variables, z, mask, source, method="inverse")
+  (e, _), prepared = convs.apply(
+    variables, z, mask, source, method="inverse", mutable=["inference"]
+  )
+  assert prepared["inference"]["inner"]["inverse"].shape == (3, 2, 32, 32)
+  inverted = {**variables, **prepared}
   forward = functools.partial(convs.apply, method="forward")
   (back, log_det), solved = (
     forward(v, e, mask, source) for v in (inverted, variables)

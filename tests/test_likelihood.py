@@ -1,5 +1,6 @@
 import itertools
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from latentnmt.errors import InputError
 from latentnmt.keys import fold_in_all, normal_each
 from latentnmt.masks import real_mask
 from latentnmt.models import build
-from latentnmt.types import Batch
+from latentnmt.types import Batch, Terms
 
 CONFIG = LatentConfig(TransformerConfig(vocab_size=50, width=8, heads=2))
 
@@ -165,12 +166,13 @@ def test_exact_posterior_has_no_variance(model, samples):
   batch = _batch(8, 6, 4, 1)
   estimate = _run(model, batch, samples)
   truth = model.log_evidence(batch.y)
-  np.testing.assert_allclose(estimate.log_likelihood, truth, rtol=1e-4)
-  np.testing.assert_allclose(estimate.elbo, truth, rtol=1e-4)
+  np.testing.assert_allclose(estimate.given_length, truth, rtol=1e-4)
+  bound = estimate.elbo - estimate.log_pl
+  np.testing.assert_allclose(bound, truth, rtol=1e-4)
   np.testing.assert_allclose(estimate.ess, samples, rtol=1e-4)
   np.testing.assert_allclose(estimate.standard_error, 0, atol=1e-4)
   np.testing.assert_allclose(
-    estimate.reconstruction - estimate.kl, estimate.elbo, rtol=1e-4
+    estimate.reconstruction - estimate.kl, bound, rtol=1e-4
   )
 
 
@@ -186,6 +188,25 @@ def test_lee2020_is_decided_by_the_divergence_not_by_the_truth():
     errors.append(error.mean())
   assert abs(errors[0]) < 1e-4
   assert errors == sorted(errors) and errors[-1] > 1.5
+
+
+def test_the_length_is_paid_for_in_every_bound():
+  model = LinearGaussian(narrow=0.8, shift=0.2)
+  batch = _batch(8, 5, 3)
+  # Targets of other lengths than their sources.
+  batch = batch.replace(x=jnp.roll(batch.x, 1, axis=0))
+  estimate = _run(model, batch, 40)
+  np.testing.assert_array_equal(estimate.log_pl, [-6, -4, -3])
+  np.testing.assert_allclose(
+    estimate.log_likelihood - estimate.given_length, estimate.log_pl, rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    estimate.sweep[:, 0], estimate.log_likelihood, rtol=1e-6
+  )
+  np.testing.assert_allclose(estimate.sweep[:, -1], estimate.elbo, rtol=1e-5)
+  same = _run(model, batch.replace(x=batch.y), 40)
+  for name in ("given_length", "reconstruction", "lee2020", "kl", "ess"):
+    np.testing.assert_array_equal(getattr(estimate, name), getattr(same, name))
 
 
 @pytest.mark.parametrize("length", [2, 4, 16, 32])
@@ -224,7 +245,7 @@ def test_bounds_are_ordered_and_iwae_closes_the_gap():
   gaps = []
   for samples in (1, 20, 1000):
     estimate = _run(model, batch, samples)
-    gaps.append(np.mean(truth - estimate.log_likelihood))
+    gaps.append(np.mean(truth - estimate.given_length))
     assert np.all(estimate.elbo <= estimate.log_likelihood + 1e-4)
   assert gaps == sorted(gaps, reverse=True)
   assert 0 < gaps[-1] < 0.2 * gaps[0]
@@ -234,7 +255,7 @@ def test_error_stays_within_its_standard_error():
   model = LinearGaussian(narrow=1.1, shift=0.05)
   batch = _batch(*[6] * 32)
   estimate = _run(model, batch, 1000)
-  error = estimate.log_likelihood - model.log_evidence(batch.y)
+  error = estimate.given_length - model.log_evidence(batch.y)
   z = error / estimate.standard_error
   assert 0.6 < np.sqrt(np.mean(z**2)) < 1.5
 
@@ -349,13 +370,36 @@ def test_autoregressive_model_is_exact():
     model, params, batch, jax.random.key(0), samples=9
   )
   terms = model.apply({"params": params}, batch, jax.random.key(1))
-  exact = [estimate.log_likelihood, estimate.elbo, estimate.reconstruction]
-  for value in [*exact, estimate.lee2020]:
-    np.testing.assert_allclose(value, terms.elbo, rtol=1e-5)
+  exact = [estimate.log_likelihood, estimate.elbo, *estimate.sweep.T]
+  given = [estimate.given_length, estimate.reconstruction, estimate.lee2020]
+  for value in exact + given:
+    np.testing.assert_allclose(value, terms.log_py, rtol=1e-5)
+  assert estimate.sweep.shape == (4, len(likelihood.sweep_sizes(9)))
   for value in (estimate.kl, estimate.standard_error, estimate.log_pl):
     np.testing.assert_array_equal(value, 0)
   np.testing.assert_array_equal(estimate.ess, [9, 9, 0, 9])
   np.testing.assert_array_equal(estimate.num_tokens, [7, 5, 0, 3])
+
+
+class Uniform(nn.Module):
+  """An exact model that pays for the length apart, by a geometric law."""
+
+  exact = True
+  methods = ()
+
+  def __call__(self, batch, key, train=False):
+    count = jnp.sum(batch.y > 0, axis=1, dtype=jnp.float32)
+    terms = Terms.without_latents(-3 * count, -3 * count, count)
+    return terms.replace(log_pl=-np.float32(np.log(2)) * count)
+
+
+def test_an_exact_model_may_have_a_length_predictor():
+  estimate = _run(Uniform(), _batch(4, 2, 0), 8)
+  expected = np.float32([4, 2, 0])
+  np.testing.assert_allclose(estimate.given_length, -3 * expected)
+  for value in (estimate.log_likelihood, estimate.elbo, *estimate.sweep.T):
+    paid = -(3 + np.log(2)) * expected
+    np.testing.assert_allclose(value, paid, rtol=1e-6)
 
 
 @pytest.mark.parametrize("multiple", [1, 4])
@@ -373,6 +417,7 @@ def test_latent_model_agrees_with_its_terms(multiple):
   )
   for ours, theirs in (
     (estimate.elbo, terms.elbo),
+    (estimate.elbo - estimate.log_pl, terms.given_length),
     (estimate.reconstruction, terms.log_py),
     (estimate.kl, terms.kl),
   ):

@@ -12,13 +12,17 @@ from latentnmt import distributions, testing
 from latentnmt.bijections import ActNorm, Chain
 from latentnmt.errors import InputError
 from latentnmt.masks import length_mask, masked_sum
-from latentnmt.models import AutoregressiveTransformer, LatentTransformer
+from latentnmt.models import (
+  AutoregressiveTransformer,
+  LatentTransformer,
+  initialise_prior,
+  starts_from_data,
+)
 from latentnmt.priors import (
   FlowPrior,
   GaussianPrior,
   StandardNormalPrior,
   build_prior,
-  initialise_prior,
 )
 from latentnmt.types import Source
 
@@ -171,6 +175,7 @@ def test_a_flow_starts_from_posterior_samples_of_a_batch():
   chex.assert_trees_all_equal(
     params["prior"], jax.tree.map(jnp.zeros_like, params["prior"])
   )
+  assert starts_from_data(model)
   start = jax.jit(initialise_prior, static_argnums=0)
   started = start(model, params, batch, jax.random.key(1))
   chex.assert_trees_all_equal_shapes(started, params)
@@ -199,6 +204,7 @@ def test_other_priors_keep_their_parameters():
     cfg.AutoregressiveConfig(TRANSFORMER)
   )
   for model in (gaussian, autoregressive):
+    assert not starts_from_data(model)
     assert initialise_prior(model, params, batch, KEY) is params
 
 
