@@ -1,17 +1,13 @@
 """Corpora, the token store on disk, and batches planned from it.
 
-read_parallel_folder, read_manythings, embedded_corpus, grammar_corpus-> Corpus
-read_published (read_tfds, read_iwslt16): the paper's      -> Corpus
+read_parallel_folder, read_manythings, embedded_corpus,
+grammar_corpus, read_published (read_tfds, read_iwslt16)   -> Corpus
 prepare(corpus, out, vocab_size=...)                       -> PreparedData
 Batches(prepared.store("train"), batch_tokens)[step]       -> Batch
 length_batches(x, y, batch_tokens=...)     evaluation: each pair exactly once
 """
 
-from latentnmt.data.batches import (
-  Batches,
-  few_shapes,
-  length_batches,
-)
+from latentnmt.data.batches import Batches, few_shapes, length_batches
 from latentnmt.data.corpora import (
   SPLITS,
   Corpus,

@@ -1,10 +1,10 @@
 """Batches of few shapes, gathered from a token store.
 
 A plan is a handful of shapes (rows, S, T) and the shape of each pair. It is
-made from the lengths alone, so every process plans the same; which pairs share
+made from the lengths alone, so every process plans the same. Which pairs share
 a batch is a pure function of (seed, epoch), so the state to resume from is the
-number of the next batch. A shape's rows are chosen such that its pairs fill
-its batches but for a few rows, which stay empty: nothing is left out.
+number of the next batch. The pairs of a shape fill its batches but for a few
+rows, which stay empty: nothing is left out.
 """
 
 from collections.abc import Sequence
@@ -69,32 +69,35 @@ class Batches:
     self.per_epoch = sum(plan.batches)
     source, target = lengths.sum(axis=0) / plan.padded
     self.fill = float(source), float(target)
+    # Two: who reads a few batches ahead is in the next epoch already.
     self._epoch = functools.lru_cache(2)(self._plan_epoch)
 
+  def __repr__(self) -> str:
+    shapes = " ".join("x".join(map(str, shape)) for shape in self.shapes)
+    return f"Batches({self.per_epoch:,} an epoch, shapes {shapes})"
+
   def _plan_epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-    """(shape, int64[rows] ids) of every batch of an epoch, in order."""
+    """Returns (shape, int64[rows] ids) of each batch of an epoch, in order."""
     random = np.random.default_rng([self._seed, epoch])
     batches = []
     for k, ids in enumerate(self._ids):
       rows, count = self.shapes[k][0], self._batches[k]
-      filled = np.full(count * rows, -1, np.int64)
+      filled = np.full(count * rows, -1, np.int64)  # -1 for an empty row
       filled[: len(ids)] = random.permutation(ids)
       batches += [(k, row) for row in filled.reshape(count, rows)]
+    # In any order, so that batches of one length do not follow each other.
     return [batches[i] for i in random.permutation(len(batches))]
 
   def __getitem__(self, step: int) -> Batch:
-    """Batch of training step `step`, counted from 0 over all epochs."""
+    """Returns the batch of a step, counted from 0 over all epochs."""
     k, ids = self._epoch(step // self.per_epoch)[step % self.per_epoch]
     _, source, target = self.shapes[k]
     return self._store.gather(ids, source, target)
 
 
 def few_shapes(sequences: int) -> int:
-  """How many shapes to translate so many sequences in, 8 at most.
-
-  A shape more costs a compilation, which is worth what it saves in padding
-  from about 300 sequences on.
-  """
+  """Returns how many shapes to translate so many sequences in, 8 at most."""
+  # One more costs a compilation; from about 300 sequences on it saves as much.
   return min(max(-(-sequences // 300), 1), 8)
 
 
@@ -105,7 +108,7 @@ def length_batches(
   batch_tokens: int,
   max_shapes: int = 8,
 ) -> list[tuple[np.ndarray, Batch | np.ndarray]]:
-  """Every sequence exactly once, in few shapes, sorted by length.
+  """Puts every sequence into exactly one batch, in few shapes, by length.
 
   Args:
     x: sequences of source ids, each ending in EOS.
@@ -123,6 +126,7 @@ def length_batches(
   plan = plan_shapes(store.lengths, batch_tokens, max_shapes)
   batches = []
   for (rows, source, target), ids in zip(plan.shapes, plan.ids, strict=True):
+    # By target, then source: what is decoded together ends together.
     ids = ids[np.lexsort(store.lengths[ids].T)]
     ids = np.concatenate([ids, np.full(-len(ids) % rows, -1)])
     for row in ids.reshape(-1, rows):

@@ -39,7 +39,7 @@ class Corpus:
 
 
 def thinned(corpus: Corpus, pairs: int) -> Corpus:
-  """The corpus with no more than `pairs` training pairs, evenly spaced ones."""
+  """Returns a corpus of at most `pairs` training pairs, evenly spaced ones."""
   x, y = corpus.splits["train"]
   if len(x) <= pairs:
     return corpus
@@ -57,7 +57,7 @@ def thinned(corpus: Corpus, pairs: int) -> Corpus:
 
 
 def read_lines(path) -> list[str]:
-  r"""Lines of a plain, .gz or .xz file of UTF-8 text.
+  r"""Reads the lines of a plain, .gz or .xz file of UTF-8 text.
 
   Lines end in "\n" alone ("\r\n" is taken as such): U+0085 and U+2028 stand
   inside sentences of real corpora, and splitting there would misalign them.
@@ -70,7 +70,7 @@ def read_lines(path) -> list[str]:
 
 
 def stream_lines(path) -> Iterator[str]:
-  """As `read_lines`, one line at a time."""
+  """Yields what `read_lines` reads, one line at a time."""
   path = pathlib.Path(path)
   try:
     with _OPENERS.get(path.suffix, open)(path, "rb") as file:
@@ -81,7 +81,7 @@ def stream_lines(path) -> Iterator[str]:
 
 
 def decode_lines(lines: Iterable[bytes], name) -> Iterator[str]:
-  """The lines of a binary file called `name`, as `read_lines`."""
+  """Yields the lines of a binary file called `name`; see `read_lines`."""
   for number, line in enumerate(lines, 1):
     try:
       decoded = line.decode()
@@ -90,13 +90,13 @@ def decode_lines(lines: Iterable[bytes], name) -> Iterator[str]:
         f"{name}, line {number}: byte 0x{line[error.start]:02x} is no UTF-8;"
         " convert the file first."
       ) from None
-    if number == 1:
+    if number == 1:  # a byte order mark would be part of the first word
       decoded = decoded.removeprefix("\ufeff")
     yield decoded.removesuffix("\n").removesuffix("\r")
 
 
 def read_parallel(source_path, target_path) -> tuple[list[str], list[str]]:
-  """Sources and targets of two files whose lines correspond.
+  """Reads sources and targets from two files whose lines correspond.
 
   Raises:
     InputError: for files of different length (both counts), for empty ones,
@@ -114,7 +114,7 @@ def read_parallel(source_path, target_path) -> tuple[list[str], list[str]]:
 
 
 def read_parallel_folder(folder, source: str, target: str) -> Corpus:
-  """The corpus {train,dev,test}.{source,target}[.gz|.xz] in `folder`.
+  """Reads {train,dev,test}.{source,target}[.gz|.xz] in `folder`.
 
   Raises:
     InputError: for a missing file (names it), and as `read_parallel`.
@@ -144,10 +144,10 @@ def read_manythings(
   languages: tuple[str, str] = ("de", "en"),
   held_out: int = 2000,
 ) -> Corpus:
-  """A manythings.org/anki file: English, other language, attribution.
+  """Reads a manythings.org/anki file: English, other language, attribution.
 
-  The other language is the source. Sentences with several translations stand
-  on several lines; pairs that share a sentence, on either side and over any
+  The other language is the source. A sentence with several translations stands
+  on several lines. Pairs that share a sentence, on either side and over any
   number of steps, stay in one split.
 
   Args:
@@ -189,11 +189,13 @@ def _columns(path):
 
 
 def _split_ids(sources, targets, held_out: int, seed: int) -> dict:
-  """Row ids per split: whole groups of connected pairs, the small ones out."""
+  """Draws row ids of each split: whole groups of connected pairs."""
+  # "Hello." has several translations, and those again several sources: were
+  # pairs split one by one, the test set would repeat the training set.
   group = _connected(sources, targets)
   sizes = np.bincount(group)
   order = np.random.default_rng(seed).permutation(len(sizes))
-  # A group of common phrases can hold thousands of pairs: those train.
+  # A group of common phrases can hold thousands of pairs: such ones train.
   order = order[sizes[order] <= max(1, held_out // 20)]
   end = np.searchsorted(np.cumsum(sizes[order]), [held_out, 2 * held_out])
   split = np.zeros(len(sizes), np.int8)
@@ -206,7 +208,8 @@ def _split_ids(sources, targets, held_out: int, seed: int) -> dict:
 
 
 def _connected(sources: list[str], targets: list[str]) -> np.ndarray:
-  """int[n]: number of the component each pair belongs to."""
+  """Numbers the connected component of each pair: int[n]."""
+  # A graph of sentences, sources numbered before targets, with pairs as edges.
   x = np.unique(sources, return_inverse=True)[1]
   y = np.unique(targets, return_inverse=True)[1] + x.max() + 1
   size = y.max() + 1
@@ -215,16 +218,15 @@ def _connected(sources: list[str], targets: list[str]) -> np.ndarray:
 
 
 def embedded_corpus() -> Corpus:
-  """The De-En corpus inside the package: 6,695 / 300 / 300 pairs.
+  """Reads the De-En corpus inside the package: 6,695 / 300 / 300 pairs.
 
   Interface texts and everyday sentences out of five open-source projects;
   `assets/NOTICE` names them and their licences.
   """
   asset = importlib.resources.files("latentnmt") / "assets/embedded_deen.tsv.xz"
   splits = {split: ([], []) for split in SPLITS}
-  for line in (
-    lzma.decompress(asset.read_bytes()).decode().rstrip("\n").split("\n")
-  ):
+  text = lzma.decompress(asset.read_bytes()).decode()
+  for line in text.rstrip("\n").split("\n"):
     split, german, english = line.split("\t")
     splits[split][0].append(german)
     splits[split][1].append(english)

@@ -1,14 +1,15 @@
 """Few shapes (rows, S, T) for sentence pairs of many lengths, padding little.
 
-Pairs are put into cells between candidate edges, of which there are at most
-24 a side; a shape is a rectangle S x T of candidate edges and takes the pairs
-that fit and for which it is the cheapest. A greedy search with exchanges over
-an estimate of the padding is followed by a climb over the padding itself,
-empty rows included.
+Each shape is one more program to compile, and each padded position is computed
+for nothing. Pairs are counted in cells between candidate edges, at most 24 a
+side. A shape is a rectangle S x T of candidate edges; a pair goes to the
+cheapest one that it fits. A greedy search with exchanges lowers an estimate of
+the padding, then a climb the padding itself, empty rows included.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -17,7 +18,10 @@ from latentnmt.errors import InputError
 _ROWS = 8  # rows of every shape are a multiple, for a mesh of 8 devices
 _EDGE = 4  # and S and T of this, for models that shorten the sequence
 _EDGES = 24  # candidate edges a side
+# The search takes sides: a weighted sum of their costs is quick to lower, and
+# nobody knows which weights lower their maximum. So all of these are tried.
 _WEIGHTS = (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
+_LESS = 1 - 1e-9  # of a cost is less; a rounding error would do so for ever
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Plan:
 
   @property
   def batches(self) -> tuple[int, ...]:
-    """Number of batches of each shape; the last rows may be empty."""
+    """Counts batches of each shape; the last rows may be empty."""
     return tuple(
       -(-len(ids) // shape[0])
       for shape, ids in zip(self.shapes, self.ids, strict=True)
@@ -42,7 +46,7 @@ class Plan:
 
   @property
   def padded(self) -> np.ndarray:
-    """int64[2]: positions of source and target in all batches."""
+    """Counts positions of source and target in all batches: int64[2]."""
     batches = np.array(self.batches)[:, None]
     shapes = np.array(self.shapes)
     return (batches * shapes[:, :1] * shapes[:, 1:]).sum(axis=0)
@@ -62,21 +66,15 @@ def plan_shapes(
     max_shapes: number of shapes, at most.
   """
   grid = _Grid.of(lengths, batch_tokens)
-  found = []
+  plans = []
   for weight in _WEIGHTS:
     table = grid.table(weight)
     chosen = _climb(grid, table, _search(table, grid.counts, max_shapes))
-    found.append((grid.padding(table, chosen), table, chosen))
-  _, table, chosen = min(found, key=lambda item: item[0])
+    plans.append((grid.padding(table, chosen), table, chosen))
+  _, table, chosen = min(plans, key=lambda plan: plan[0])
   choice = table[:, chosen].argmin(axis=1)[grid.cell_of]
-  shapes, ids = [], []
-  for k, (source, target) in enumerate(grid.rectangles[chosen].tolist()):
-    members = np.flatnonzero(choice == k)
-    if len(members):
-      rows = _rows(np.array(len(members)), max(source, target), batch_tokens)
-      shapes.append((int(rows), source, target))
-      ids.append(members)
-  return Plan(tuple(shapes), tuple(ids))
+  rows = functools.partial(_rows, batch_tokens=batch_tokens)
+  return _plan(grid.rectangles[chosen], choice, rows)
 
 
 def plan_into(
@@ -84,7 +82,7 @@ def plan_into(
   batch_tokens: int,
   edges: Sequence[tuple[int, int]],
 ) -> Plan:
-  """The plan of given shapes, whatever the pairs: rows depend on edges alone.
+  """Puts pairs into given shapes, whose rows depend on the edges alone.
 
   Args:
     lengths: int[n, 2], tokens of source and target.
@@ -106,13 +104,27 @@ def plan_into(
       f"A pair of {longest} tokens fits none of the shapes {edges.tolist()};"
       " add one, or lower max_length."
     )
-  choice = fits.argmax(axis=1)
+  choice = fits.argmax(axis=1)  # the first, and so the smallest, that fits
+  # The same shapes for any corpus: a compilation cache has them already.
+  return _plan(
+    edges, choice, lambda _, length: _most_rows(length, batch_tokens)
+  )
+
+
+def _plan(edges: np.ndarray, choice: np.ndarray, rows: Callable) -> Plan:
+  """Makes the plan of int[shapes, 2] edges and the choice of each pair.
+
+  Args:
+    edges: S and T of the shapes; one that no pair takes is left out.
+    choice: int[n], shape of each pair.
+    rows: (pairs of a shape, its longer side) to its rows.
+  """
   shapes, ids = [], []
   for k, (source, target) in enumerate(edges.tolist()):
-    rows = max(batch_tokens // max(source, target) // _ROWS, 1) * _ROWS
     members = np.flatnonzero(choice == k)
     if len(members):
-      shapes.append((rows, source, target))
+      size = int(rows(len(members), max(source, target)))
+      shapes.append((size, source, target))
       ids.append(members)
   return Plan(tuple(shapes), tuple(ids))
 
@@ -144,6 +156,7 @@ class _Grid:
 
   @classmethod
   def of(cls, lengths: np.ndarray, batch_tokens: int) -> "_Grid":
+    """Counts pairs of int[n, 2] lengths."""
     edges = [_candidate_edges(side) for side in lengths.T]
     row, column = (
       np.searchsorted(edge, side)
@@ -159,7 +172,7 @@ class _Grid:
     )
 
   def table(self, weight: float) -> np.ndarray:
-    """float[cells, R]: cost of a pair of a cell in a rectangle.
+    """Returns the cost of a pair of a cell in a rectangle, float[cells, R].
 
     The cost is the rectangle's share of the real tokens, `weight` of it the
     target's; infinite where the pair does not fit.
@@ -170,7 +183,7 @@ class _Grid:
     return np.where(fits, cost, np.inf)
 
   def padding(self, table: np.ndarray, chosen: list[int]) -> float:
-    """Positions per real token, of the side where these are more."""
+    """Returns positions per real token, of the side where these are more."""
     choice = table[:, chosen].argmin(axis=1)
     pairs = np.bincount(choice, self.counts, len(chosen)).astype(np.int64)
     shape = self.rectangles[chosen]
@@ -179,7 +192,7 @@ class _Grid:
     return float((padded / self.real).max())
 
   def neighbours(self, rectangle: int) -> Iterator[int]:
-    """Rectangles with another edge on one or both sides."""
+    """Yields rectangles with the next edge on one or both sides."""
     row, column = divmod(rectangle, self.columns)
     for i in (row - 1, row, row + 1):
       for j in (column - 1, column, column + 1):
@@ -188,6 +201,7 @@ class _Grid:
 
 
 def _candidate_edges(lengths: np.ndarray) -> np.ndarray:
+  """Returns multiples of 4 with about as many lengths between each two."""
   levels = np.quantile(
     lengths, np.linspace(0, 1, 8 * _EDGES), method="inverted_cdf"
   )
@@ -198,21 +212,24 @@ def _candidate_edges(lengths: np.ndarray) -> np.ndarray:
 
 
 def _rows(pairs: np.ndarray, length, batch_tokens: int) -> np.ndarray:
-  """Rows such that `pairs` fill their batches evenly, within the budget."""
-  most = np.maximum(batch_tokens // np.maximum(length, 1) // _ROWS, 1) * _ROWS
-  batches = np.maximum(-(-pairs // most), 1)
+  """Returns rows such that pairs fill batches evenly, within the budget."""
+  batches = np.maximum(-(-pairs // _most_rows(length, batch_tokens)), 1)
   return np.maximum(-(-pairs // (batches * _ROWS)), 1) * _ROWS
+
+
+def _most_rows(length, batch_tokens: int):
+  """Returns the rows that a budget allows, and 8 where it allows none."""
+  return np.maximum(batch_tokens // np.maximum(length, 1) // _ROWS, 1) * _ROWS
 
 
 def _search(
   table: np.ndarray, counts: np.ndarray, max_shapes: int
 ) -> list[int]:
-  """Columns of `table` of which every cell can take its cheapest.
+  """Chooses columns of `table`, of which every cell can take its cheapest.
 
-  A column more is added, or one exchanged, for as long as the total cost
-  decreases. A shape costs half a step of rows in itself: so many stay empty
-  on average.
+  One is added, or one exchanged, for as long as the total cost decreases.
   """
+  # A shape costs half a step of rows in itself: so many stay empty on average.
   overhead = np.where(np.isfinite(table), table, 0).max(axis=0) * _ROWS / 2
   chosen = [table.shape[1] - 1]  # the largest rectangle, which takes all
   total = counts @ table[:, -1] + overhead[-1]
@@ -222,9 +239,10 @@ def _search(
       moves.append(chosen)
     for kept in moves:
       base = table[:, kept].min(axis=1, keepdims=True)
+      # Of each column in addition to those kept, all at once.
       costs = counts @ np.minimum(base, table) + overhead
       best = int(costs.argmin())
-      if costs[best] + overhead[kept].sum() < total * (1 - 1e-9):
+      if costs[best] + overhead[kept].sum() < total * _LESS:
         total = costs[best] + overhead[kept].sum()
         chosen = [*kept, best]
         break
@@ -240,6 +258,6 @@ def _climb(grid: _Grid, table, chosen: list[int]) -> list[int]:
     for k, old in enumerate(chosen[:-1]):  # the largest takes all: it stays
       for new in grid.neighbours(old):
         moved = chosen[:k] + [new] + chosen[k + 1 :]
-        if (less := grid.padding(table, moved)) < padding * (1 - 1e-9):
+        if (less := grid.padding(table, moved)) < padding * _LESS:
           chosen, padding, improved = moved, less, True
   return chosen

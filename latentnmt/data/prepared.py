@@ -10,11 +10,12 @@
 The same corpus and settings give the same bytes. Every pair of every split is
 kept but for training pairs with an empty side, which are counted. Text goes
 from the corpus to its files, and from there to the vocabulary and to tokens, a
-chunk at a time: no corpus is held as a whole on the way.
+chunk at a time: no corpus is ever held as a whole.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
+import copy
 import hashlib
 import io
 import itertools
@@ -53,6 +54,13 @@ class PreparedData:
     self.fingerprint: str = meta["fingerprint"]
     self.tokenizer = text.Tokenizer.load(path / "vocab.model")
 
+  def __repr__(self) -> str:
+    pairs = " / ".join(
+      f"{n:,}" for n in self.meta["made_from"]["pairs"].values()
+    )
+    languages = "-".join(self.languages)
+    return f"PreparedData('{self.path}', {languages}, {pairs} pairs)"
+
   @classmethod
   def open(cls, path) -> "PreparedData":
     """Opens what `prepare` wrote.
@@ -71,18 +79,18 @@ class PreparedData:
 
   @property
   def languages(self) -> tuple[str, str]:
-    """Codes of source and target."""
+    """Returns the codes of source and target."""
     source, target = self.meta["made_from"]["languages"]
     return source, target
 
   @property
   def reference_normalizers(self) -> list[str]:
-    """Normalisers that the targets, and so BLEU's references, went through."""
+    """Returns the normalisers of the targets, and so of BLEU's references."""
     names = self.meta["made_from"]["normalizers"]
     return text.normalizers_of(self.languages[1], names)
 
   def store(self, split: str) -> TokenStore:
-    """Token sequences of a split, memory-mapped."""
+    """Opens the token sequences of a split, memory-mapped."""
     return TokenStore(
       *(
         np.load(self._file(split, f"{side}.{kind}.npy"), mmap_mode="r")
@@ -92,15 +100,15 @@ class PreparedData:
     )
 
   def sources(self, split: str) -> list[str]:
-    """Source sentences of a split."""
+    """Reads the source sentences of a split."""
     return read_lines(self._file(split, _TEXT["x"]))
 
   def targets(self, split: str) -> list[str]:
-    """Target sentences of a split: BLEU's references."""
+    """Reads the target sentences of a split: BLEU's references."""
     return read_lines(self._file(split, _TEXT["y"]))
 
   def log_probs(self, split: str) -> np.ndarray | None:
-    """float64[n]: known log p(target|source) in nats, or None."""
+    """Reads known log p(target|source), float64[n] nats, or None."""
     path = self.path / f"{split}.log_probs.npy"
     return np.load(path) if path.exists() else None
 
@@ -122,7 +130,7 @@ def prepare(
   tokenizer: text.Tokenizer | None = None,
   advance: Callable[[int], object] = lambda lines: None,
 ) -> PreparedData:
-  """Normalises, finds a vocabulary on train, tokenises, writes `out`.
+  """Writes a corpus normalised and tokenised, with a vocabulary from train.
 
   The directory appears complete or not at all. One that exists and was made
   from the same is returned as it is.
@@ -133,7 +141,7 @@ def prepare(
     vocab_size: pieces of the shared vocabulary; None with a `tokenizer`.
     normalizers: names in `text.NORMALIZERS`, applied in order to every split
       of the side whose language they are for.
-    swap: translate from the corpus's target to its source.
+    swap: whether to translate from the corpus's target to its source.
     tokenizer: a vocabulary to take instead of finding one.
     advance: called with the number of lines just read or just tokenised, for
       a progress bar, `tqdm(...).update`: every line counts twice.
@@ -163,6 +171,7 @@ def prepare(
     made_from["text"] = _digest(
       *(path for split in SPLITS for path in _text_files(folder, split))
     )
+    # Only now: what it is made from has the hash of the text in it.
     if (existing := _same(out, made_from)) is not None:
       return existing
     if tokenizer is None:
@@ -192,7 +201,7 @@ def with_targets(
   provenance: Mapping[str, object],
   about: Mapping[str, object] | None = None,
 ) -> PreparedData:
-  """A copy with other training targets, such as a teacher's translations.
+  """Copies a corpus with other training targets, such as a teacher's.
 
   Dev, test and vocabulary stay as they are.
 
@@ -223,10 +232,11 @@ def with_targets(
     made_from["text"] = _digest(made_from["text"].encode(), file)
     if (existing := _same(out, made_from)) is not None:
       return existing
+    # A known truth is that of the old targets, and goes with them.
     for file in prepared.path.iterdir():
       if not file.name.startswith(("train.y.", "train.tgt", "train.log")):
         shutil.copyfile(file, folder / file.name)
-    statistics = json.loads(json.dumps(prepared.meta["statistics"]))
+    statistics = copy.deepcopy(prepared.meta["statistics"])
     statistics["train"]["y"] = _write_tokens(
       folder, "train", "y", prepared.tokenizer
     )
@@ -256,7 +266,7 @@ def _write_pairs(
   swap: bool,
   advance: Callable[[int], object],
 ) -> np.ndarray:
-  """Writes a split's text, normalised; returns which pairs, bool[n]."""
+  """Writes a split's text, normalised, and returns which pairs, bool[n]."""
   sides = corpus.splits.get(split, ((), ()))
   if len(sides[0]) != len(sides[1]):
     raise InputError(
@@ -274,7 +284,7 @@ def _write_pairs(
         text.normalize(side[chunk], normalizers, language)
         for side, language in zip(sides, corpus.languages, strict=True)
       ]
-      if split == "train":
+      if split == "train":  # of the others, references stay as published
         pairs = zip(*lines, strict=True)
         kept[chunk] = [bool(x.strip() and y.strip()) for x, y in pairs]
       for file, side in zip(opened, lines, strict=True):
@@ -287,7 +297,7 @@ def _write_pairs(
 
 def _write_lines(file: BinaryIO, lines: Iterable[str]):
   for line in lines:
-    if "\n" in line:
+    if "\n" in line:  # it would shift every line below
       raise InputError(f"A sentence has a line break in it: {line!r}.")
     file.write(f"{line}\n".encode())
 
@@ -299,7 +309,7 @@ def _write_tokens(
   tokenizer: text.Tokenizer,
   advance: Callable[[int], object] = lambda lines: None,
 ) -> dict:
-  """Tokenises the text of one side of a split; returns its statistics."""
+  """Writes the tokens of one side of a split, and returns its statistics."""
   lines = stream_lines(folder / f"{split}.{_TEXT[side]}")
   parts = []
   while chunk := list(itertools.islice(lines, _CHUNK)):
@@ -318,13 +328,14 @@ def _write_tokens(
 
 
 def _digest(*parts: bytes | pathlib.Path) -> str:
-  """Hash of bytes and of the contents of files, in this order."""
+  """Hashes bytes and contents of files, in this order."""
   digest = hashlib.sha256()
   for part in parts:
     whole = isinstance(part, bytes)
     with io.BytesIO(part) if whole else part.open("rb") as file:
       size = file.seek(0, io.SEEK_END)
       file.seek(0)
+      # Sizes too: else "ab", "c" would be the same as "a", "bc".
       digest.update(size.to_bytes(8, "little"))
       while block := file.read(1 << 20):
         digest.update(block)
@@ -343,26 +354,25 @@ def _write_meta(folder, made_from: dict, statistics: dict, **more):
 
 
 def _same(out: pathlib.Path, made_from: dict) -> PreparedData | None:
-  """The corpus at `out` if it is made from the same, None if there is none."""
+  """Returns the corpus at `out` if made from the same, None for no corpus."""
   if not out.exists():
     return None
   if (meta := files.read_json(out / "meta.json")) is None:
     if out.is_dir() and not any(out.iterdir()):
       return None
     raise InputError(f"{out} exists and is no prepared corpus; name another.")
-  files.check_made_from(
-    out,
-    meta["made_from"],
-    json.loads(json.dumps(made_from)),
-    "name another or remove it",
-  )
+  # By way of JSON, as the old one went: it has no tuples.
+  made_from, old = json.loads(json.dumps(made_from)), meta["made_from"]
+  files.check_made_from(out, old, made_from, "name another or remove it")
   return PreparedData(out, meta)
 
 
 @contextlib.contextmanager
 def _workspace(out: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A folder beside `out` to write into, gone in the end unless moved away."""
+  """Makes a folder to write into, gone in the end unless moved away."""
   out.parent.mkdir(parents=True, exist_ok=True)
+  # Beside `out`: on one file system to move it takes no time and never fails
+  # half-way.
   with tempfile.TemporaryDirectory(
     dir=out.parent, prefix=f".{out.name}."
   ) as temporary:

@@ -1,4 +1,4 @@
-"""Token sequences of both sides, one after the other in flat arrays."""
+"""Token sequences of both sides, in flat arrays."""
 
 from collections.abc import Sequence
 
@@ -27,15 +27,15 @@ class TokenStore:
 
   @classmethod
   def from_sequences(cls, x: Sequence, y: Sequence) -> "TokenStore":
-    """A store in memory of sequences of ids that end in EOS."""
+    """Returns a store in memory of sequences of ids that end in EOS."""
     return cls(*flatten(x), *flatten(y))
 
   def __len__(self) -> int:
-    """Number of pairs."""
+    """Counts pairs."""
     return len(self.lengths)
 
   def gather(self, ids, source_length: int, target_length: int) -> Batch:
-    """Batch of int32[B, S] and int32[B, T] numpy arrays.
+    """Returns a batch of int32[B, S] and int32[B, T] numpy arrays.
 
     Args:
       ids: int[B], pairs; -1 for a row that is all padding.
@@ -50,7 +50,7 @@ class TokenStore:
 
 
 def flatten(rows: Sequence) -> tuple[np.ndarray, np.ndarray]:
-  """Sequences of ids as (uint16[total], int64[n + 1] offsets)."""
+  """Joins sequences of ids: uint16[total] and offsets int64[n + 1]."""
   offsets = np.zeros(len(rows) + 1, np.int64)
   np.cumsum([len(row) for row in rows], out=offsets[1:])
   flat = np.fromiter((i for row in rows for i in row), np.uint16, offsets[-1])
@@ -58,6 +58,7 @@ def flatten(rows: Sequence) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gather(flat, offsets, ids, size: int) -> np.ndarray:
+  """Returns sequences as the padded rows of int32[B, size]."""
   real = ids >= 0
   start = np.where(real, offsets[ids], 0)
   length = np.where(real, offsets[ids + 1] - start, 0)
@@ -65,5 +66,6 @@ def _gather(flat, offsets, ids, size: int) -> np.ndarray:
     raise ValueError(f"A sequence of {length.max()} tokens in {size} columns.")
   column = np.arange(size)
   mask = column < length[:, None]
+  # One indexing for the batch; padding reads the first token, and drops it.
   index = np.where(mask, start[:, None] + column, 0)
   return np.where(mask, flat[index], PAD).astype(np.int32)

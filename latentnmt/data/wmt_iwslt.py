@@ -17,7 +17,7 @@ from latentnmt.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-  """A corpus that anyone can get, and how the paper prepares it.
+  """A corpus that anyone can get, with the paper's preparation.
 
   Attributes:
     languages: codes of source and target.
@@ -45,7 +45,7 @@ PUBLISHED: dict[str, Published] = {
 
 
 def read_published(name: str, folder) -> Corpus:
-  """The corpus `name` of `PUBLISHED`.
+  """Reads the corpus `name` of `PUBLISHED`.
 
   Args:
     name: key of `PUBLISHED`.
@@ -55,18 +55,18 @@ def read_published(name: str, folder) -> Corpus:
   Raises:
     InputError: as `read_tfds` and `read_iwslt16`.
   """
-  found = PUBLISHED[name]
-  if found.builder is None:
+  published = PUBLISHED[name]
+  if published.builder is None:
     return read_iwslt16(folder)
-  return read_tfds(found.builder, found.languages, folder)
+  return read_tfds(published.builder, published.languages, folder)
 
 
 def read_tfds(name: str, languages: tuple[str, str], folder) -> Corpus:
-  """A translation data set of TFDS, downloaded and prepared if it is not yet.
+  """Opens a translation data set of TFDS, downloaded and prepared if need be.
 
   Dev and test are TFDS's validation and test. Sentences are read from
-  ArrayRecord files when they are asked for, without TensorFlow; it takes part
-  in the preparation alone.
+  ArrayRecord files when they are asked for, without TensorFlow, which takes
+  part in the preparation alone.
 
   Args:
     name: of a data set with a feature for each language, with its
@@ -98,14 +98,15 @@ class _Column(Sequence):
 
   def __getitem__(self, index):
     rows = range(len(self))[index]
-    if isinstance(rows, range):
+    if isinstance(rows, range):  # a slice, which is one read
       records = self._records.__getitems__(rows)
       return [record[self._language].decode() for record in records]
     return self._records[rows][self._language].decode()
 
 
 def _prepared_builder(name: str, folder: pathlib.Path):
-  try:
+  """Returns TFDS's builder of a data set that is on the disk."""
+  try:  # here, for it takes seconds and is an extra of the installation
     import tensorflow_datasets as tfds
     import tensorflow_datasets.translate  # noqa: F401, registers WMT's
   except ImportError as error:
@@ -136,7 +137,7 @@ def _prepared_builder(name: str, folder: pathlib.Path):
 
 _INSTALL = "install what it takes with `pip install 'latentnmt[tfds]'`."
 
-_OUTER, _INNER = "2016-01.tgz", "de-en.tgz"  # one lies in the other
+_OUTER, _INNER = "2016-01.tgz", "de-en.tgz"  # the second is in the first
 _DEV, _TEST = "tst2013", "tst2014"
 _TAG = re.compile(
   "</?(url|keywords|speaker|talkid|title|description|reviewer|translator|doc"
@@ -146,7 +147,7 @@ _SEGMENT = re.compile(r"<seg\b[^>]*>(.*?)</seg>")
 
 
 def read_iwslt16(folder) -> Corpus:
-  """IWSLT'16 De-En out of its official archive: 196,884 / 993 / 1,305 pairs.
+  """Reads IWSLT'16 De-En from its archive: 196,884 / 993 / 1,305 pairs.
 
   Dev is TED.tst2013 and test TED.tst2014. (The paper says 2K and 2K, without
   saying of which years.) Lines of tags, such as a talk's title, are left out
@@ -185,7 +186,7 @@ def _archive(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _iwslt16_files(path: pathlib.Path) -> dict[tuple[str, str], list[str]]:
-  """Lines of the files of the pair by split and language."""
+  """Reads the lines of the pair's files, by split and language."""
   names = {
     f"{name}.de-en.{code}{suffix}": (split, code)
     for split, name, suffix in (
@@ -209,25 +210,28 @@ def _iwslt16_files(path: pathlib.Path) -> dict[tuple[str, str], list[str]]:
 
 
 def _extract(file: BinaryIO, names: Collection[str]) -> dict[str, bytes]:
-  """Contents of an archive's files of these names, in whichever folder."""
-  found = {}
+  """Reads an archive's files of these names, in whichever folder they are."""
+  contents = {}
   with tarfile.open(fileobj=file) as archive:
     for member in archive:
       name = posixpath.basename(member.name)
       if member.isfile() and name in names:
-        found[name] = archive.extractfile(member).read()
-      if len(found) == len(names):
-        return found
-  missing = next(name for name in names if name not in found)
+        contents[name] = archive.extractfile(member).read()
+      # A gzip file is read from its start: what comes after is not waited for.
+      if len(contents) == len(names):
+        return contents
+  missing = next(name for name in names if name not in contents)
   raise tarfile.TarError(f"there is no {missing} in it")
 
 
 def _untagged(lines: Iterable[str]) -> list[str]:
+  """Returns the sentences of a training file, whose other lines are tags."""
   lines = map(str.strip, lines)
   return [line for line in lines if not _TAG.match(line)]
 
 
 def _segments(lines: Iterable[str]) -> list[str]:
+  """Returns the sentences of a file of dev or test, which is SGML."""
   return [
     segment.strip() for line in lines for segment in _SEGMENT.findall(line)
   ]

@@ -1,10 +1,11 @@
 """The words of the phrase grammar, German to English.
 
-Translations are written "words w | words w". Weights are relative; where an
-alternative has two, they are those of the formal and of the casual register;
-a single alternative has none.
+Translations are written "words w | words w". Weights w are relative. Where an
+alternative has two, the first is that of the formal register and the second of
+the casual one. A single alternative has none.
 """
 
+# By gender, since articles, adjectives and pronouns follow it; p is plural.
 PERSONS = {
   "m": {
     "Mann": "man",
@@ -100,10 +101,10 @@ INTRANSITIVE = {
   "spielt spielen gespielt": "play/plays/playing/played/played",
 }
 
-# The subject: German stem of the possessive and pronoun.
+# Of the subject in German, by its gender: stem of the possessive, and pronoun.
 POSSESSIVES = {"m": "sein", "f": "ihr", "n": "sein", "p": "ihr"}
 PRONOUNS = {"m": "er", "f": "sie", "n": "es", "p": "sie"}
-# In English; what "n" refers to is he, she or it throughout the sentence.
+# In English, where a child ("n") is he, she or it throughout the sentence.
 ENGLISH_PRONOUNS = {"m": "he", "f": "she", "it": "it", "p": "they"}
 ENGLISH_POSSESSIVES = {"m": "his", "f": "her", "it": "its", "p": "their"}
 POSSESSIVE_ENDINGS = {"m": "en", "f": "e", "n": ""}  # accusative

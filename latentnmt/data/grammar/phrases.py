@@ -1,7 +1,7 @@
 """A phrase grammar of German and English with known log p(y|x).
 
-A German sentence has one reading and many English translations. What they
-leave open is of three kinds:
+A German sentence has one reading and many English translations. They
+differ in three ways:
 
   here        synonyms ("now", "right now"), optional words, the place of an
               adverbial ("Today, the man ..." or "... today")
@@ -11,7 +11,7 @@ leave open is of three kinds:
               throughout: simple or progressive, past or perfect, and whether
               a child is he, she or it
 
-The last two make distant words depend on each other: a model whose positions
+The last two make distant words depend on each other. A model whose positions
 are independent given the source cannot have the true distribution.
 """
 
@@ -34,6 +34,7 @@ from latentnmt.data.grammar.synchronous import (
   sequence,
 )
 
+# Drawn once a sentence, whatever looks at them: see `Agree`.
 _VARIABLES = {
   "register": {"formal": 0.4, "casual": 0.6},
   "present": {"simple": 0.6, "progressive": 0.4},
@@ -41,7 +42,7 @@ _VARIABLES = {
   "child": {"m": 0.4, "f": 0.4, "it": 0.2},
 }
 _EMPTY = Words(())
-# Weights of the sentences: the subject's gender ("p": plural), the tense, and
+# Weights of sentences by the subject's gender ("p": plural), by tense, and by
 # whether a reason follows.
 _GENDERS = {"m": 3, "f": 3, "n": 2, "p": 2}
 _TENSES = {"present": 6, "past": 4}
@@ -57,11 +58,11 @@ _ORDERS = {
 
 @functools.cache
 def _either(notation: str, form: int | None = None) -> Expression:
-  """The expression of a notation, see `lexicon`.
+  """Reads a notation of `lexicon`.
 
   Args:
     notation: alternatives with their weights.
-    form: which of the words, where "/" separates the forms of a verb.
+    form: number of the form of a verb, where "/" separates them.
   """
   words, weights = [], []
   for alternative in notation.split(" | "):
@@ -71,19 +72,19 @@ def _either(notation: str, form: int | None = None) -> Expression:
     text = text if form is None else text.split("/")[form]
     words.append(Words(tuple(text.split())))
     weights.append((float(formal or 1), float(casual or formal or 1)))
-  if len(words) == 1:
+  if len(words) == 1:  # nothing to choose
     return words[0]
   formal, casual = (
     Choice(tuple((w / sum(side), e) for w, e in zip(side, words, strict=True)))
     for side in zip(*weights, strict=True)
   )
-  if formal == casual:
+  if formal == casual:  # one weight each: the register does not matter
     return formal
   return Agree("register", {"formal": formal, "casual": casual})
 
 
 def _referent(words: dict[str, str], gender: str) -> Expression:
-  """Pronoun or possessive of a subject, by what a child is taken for."""
+  """Returns a subject's pronoun or possessive, by what a child is taken for."""
   if gender != "n":
     return Words((words[gender],))
   cases = {value: Words((words[value],)) for value in _VARIABLES["child"]}
@@ -93,10 +94,8 @@ def _referent(words: dict[str, str], gender: str) -> Expression:
 def _verb_phrase(
   verb: str, plural: bool, tense: str, negated: bool, frequency: Expression
 ) -> Expression:
-  """Verb with auxiliary, negation and, in the middle, an adverb.
-
-  Every verb of a sentence has the same aspect; its synonyms are chosen anew.
-  """
+  """Returns a verb with auxiliary, negation and, in the middle, an adverb."""
+  # All verbs of a sentence agree in aspect; synonyms are chosen for each.
   base, third, ing, past, participle = (_either(verb, k) for k in range(5))
   if tense == "past":
     do, finite = "did", past
@@ -106,7 +105,7 @@ def _verb_phrase(
     do, finite = ("do", base) if plural else ("does", third)
     auxiliary, form = "are" if plural else "is", ing
     compound = "progressive"
-  if negated:
+  if negated:  # "does not often sing", "is not often singing"
     simple = sequence(_not(do), frequency, base)
     auxiliary = _not(auxiliary)
   else:
@@ -116,13 +115,14 @@ def _verb_phrase(
 
 
 def _not(auxiliary: str) -> Expression:
+  # The register shows here most clearly: 19 to 1 for "does not", or against.
   return _either(f"{auxiliary} not 19 1 | {auxiliary}n't 1 19")
 
 
 def _order(
   body: Expression, place: Expression, time: Expression | None, fronted: bool
 ) -> Expression:
-  """English order: a time moves freely, more so where German starts with it."""
+  """Returns English order: a time moves, the more where German starts with it."""
   if time is None:
     return sequence(body, place)
   end = sequence(place, time)
@@ -139,7 +139,7 @@ def _order(
 
 
 def _lexicon(table: dict[str, str]) -> list[Rule]:
-  """A rule for each entry, all with the same weight."""
+  """Returns a rule for each entry, all of one weight."""
   return [
     Rule(1, tuple(german.split()), functools.partial(_either, english))
     for german, english in table.items()
@@ -154,7 +154,7 @@ def _optional(symbol: str, share: float) -> list[Rule]:
 
 
 def _words(rules: dict):
-  """Symbols frequency[?], place[?], time, adjective.*, verb.*.*."""
+  """Adds symbols frequency[?], place[?], time, adjective.*, verb.*.*."""
   rules["frequency"] = _lexicon(lexicon.FREQUENCIES)
   rules["frequency?"] = _optional("frequency", 0.15)
   rules["place"] = _lexicon(lexicon.PLACES)
@@ -168,20 +168,21 @@ def _words(rules: dict):
   for kind, table in verbs.items():
     for k, form in enumerate(("singular", "plural", "participle")):
       rules[f"verb.{kind}.{form}"] = [
-        # The notation itself: which form is needed, the clause knows.
+        # The notation itself: only the clause knows which form it needs.
         Rule(1, (german.split()[k],), functools.partial(str, english))
         for german, english in table.items()
       ]
 
 
 def _noun_phrases(rules: dict, name: str, case: str, nouns: dict):
-  """Symbols name.gender: article, perhaps an adjective, noun.name.gender."""
+  """Adds symbols name.gender: article, adjective or none, noun."""
   for gender, table in nouns.items():
     noun = f"noun.{name}.{gender}"
     rules[noun] = _lexicon(table)
     rules[f"{name}.{gender}"] = phrases = []
     for (english, its_case), articles in lexicon.ARTICLES.items():
       if its_case == case and gender in articles:
+        # Weak, strong or mixed: the article says how an adjective ends.
         article, ending = articles[gender].split()
         target = functools.partial(sequence, english)
         adjective = f"adjective.{ending}"
@@ -190,10 +191,9 @@ def _noun_phrases(rules: dict, name: str, case: str, nouns: dict):
 
 
 def _rests(rules: dict, gender: str):
-  """Symbols rest.{t,i}.gender: (what follows the verb, whether it is negated).
-
-  Objects and companions of the subject can be its own: "seinen Hund".
-  """
+  """Adds symbols rest.{t,i}.gender: (what follows the verb, negated or not)."""
+  # Objects and companions can be the subject's own, "seinen Hund": so there
+  # are symbols for each gender of it, and "his", "her" or "its" agrees.
   stem = lexicon.POSSESSIVES[gender]
   own = functools.partial(
     sequence, _referent(lexicon.ENGLISH_POSSESSIVES, gender)
@@ -225,7 +225,7 @@ def _rests(rules: dict, gender: str):
 
 
 def _verb_symbols(kind: str, gender: str, tense: str) -> tuple[str, str]:
-  """What is inflected for the subject, and what then stands at the end."""
+  """Returns the inflected verb or auxiliary, and the verb at the end."""
   if tense == "past":
     auxiliary = "haben" if gender == "p" else "hat"
     return auxiliary, f"verb.{kind}.participle"
@@ -233,16 +233,16 @@ def _verb_symbols(kind: str, gender: str, tense: str) -> tuple[str, str]:
 
 
 def _main_clauses(rules: dict, gender: str, tense: str):
-  """Symbol main.tense.gender: the finite verb in second place."""
+  """Adds main.tense.gender: a clause with the finite verb in second place."""
 
   def target(roles: list[str], *parts) -> Expression:
-    found = dict(zip(roles, parts, strict=True))
-    rest, negated = found["rest"]
+    part = dict(zip(roles, parts, strict=True))
+    rest, negated = part["rest"]
     verb = _verb_phrase(
-      found["verb"], gender == "p", tense, negated, found["frequency"]
+      part["verb"], gender == "p", tense, negated, part["frequency"]
     )
-    body = sequence(found["subject"], verb, rest)
-    return _order(body, found["place"], found.get("time"), roles[0] == "time")
+    body = sequence(part["subject"], verb, rest)
+    return _order(body, part["place"], part.get("time"), roles[0] == "time")
 
   rules[f"main.{tense}.{gender}"] = clauses = []
   for kind in "ti":
@@ -258,14 +258,14 @@ def _main_clauses(rules: dict, gender: str, tense: str):
     for order, weight in _ORDERS.items():
       roles = order.split()
       source = tuple(symbols[role] for role in roles)
-      if last:  # the auxiliary is a word and has no target
+      if last:  # the auxiliary is a word and has no target; the verb is last
         roles = [role for role in roles if role != "verb"] + ["verb"]
         source += (last,)
       clauses.append(Rule(weight, source, functools.partial(target, roles)))
 
 
 def _reasons(rules: dict, gender: str, tense: str):
-  """Symbol reason.tense.gender: "weil", a pronoun, the verb last."""
+  """Adds reason.tense.gender: "weil", a pronoun, the verb last."""
   because = _either(lexicon.BECAUSE)
   pronoun = _referent(lexicon.ENGLISH_PRONOUNS, gender)
 
@@ -285,6 +285,7 @@ def _reasons(rules: dict, gender: str, tense: str):
 
 @functools.cache
 def _grammar() -> Grammar:
+  """Returns the grammar; symbols of the same subject and tense go together."""
   rules = {"sentence": []}  # the first symbol is the start
   for gender, weight in _GENDERS.items():
     _rests(rules, gender)
@@ -303,7 +304,7 @@ def _grammar() -> Grammar:
 
 
 def _write(words: Sequence[str]) -> str:
-  """Words as a sentence: "a" before vowels, commas, capital, full stop."""
+  """Writes words as a sentence: "an", commas, a capital and a full stop."""
   following = [*words[1:], ""]
   words = [
     "an" if word == "a" and after[:1] in tuple("aeiou") else word
@@ -314,7 +315,7 @@ def _write(words: Sequence[str]) -> str:
 
 
 def _read(sentence: str) -> tuple[str, ...] | None:
-  """Inverse of `_write`, None for what it cannot write."""
+  """Reads the words of a sentence, None for what `_write` cannot write."""
   body = sentence[:1].lower() + sentence[1:].removesuffix(".")
   words = tuple(
     "a" if word == "an" else word for word in body.replace(",", " ,").split(" ")
@@ -331,6 +332,7 @@ def grammar_corpus(
     sizes: pairs of train, dev and test, all from the same distribution.
     seed: of the draw.
   """
+  # Sizes too: a larger corpus is not to contain a smaller one's test set.
   random = np.random.default_rng([seed, *sizes])
   splits, log_probs = {}, {}
   for split, size in zip(SPLITS, sizes, strict=True):
@@ -344,9 +346,9 @@ def grammar_corpus(
 
 
 def grammar_log_prob(source: str, target: str) -> float:
-  """Log p(target|source) in nats, exact for any pair.
+  """Computes log p(target|source) in nats, exactly, for any pair.
 
-  -inf where the grammar has no such source or no such translation of it.
+  It is -inf where the grammar has no such source or no such translation of it.
   """
   words = _read(source), _read(target)
   if None in words:
@@ -355,9 +357,9 @@ def grammar_log_prob(source: str, target: str) -> float:
 
 
 def grammar_translations(source: str) -> dict[str, float]:
-  """Every translation of a source and its probability; they sum to one.
+  """Returns every translation of a source with its probability.
 
-  Empty for a source that the grammar does not have.
+  They sum to one. There are none for a source that the grammar does not have.
   """
   words = _read(source)
   if words is None:

@@ -1,6 +1,6 @@
 """Probabilistic translation grammars whose log p(y|x) is known exactly.
 
-A grammar draws a source by context-free rules; each rule also says how the
+A grammar draws a source by context-free rules. Each rule also says how the
 targets of its parts make the target of the whole. A target is an expression:
 
   Words(("right", "now"))           these words
@@ -9,10 +9,10 @@ targets of its parts make the target of the whole. A target is an expression:
   Agree("register", {"formal": a, "casual": b})
                                     one of them, chosen once a sentence
 
-`Agree` is what makes distant words depend on each other: wherever the variable
-occurs, the same value is meant. p(y|x) sums over the variables' values, over
-the choices that give the same words, and over the derivations of the source,
-so that it is exact for any pair whatever the grammar.
+`Agree` makes distant words depend on each other: a variable has one value in a
+sentence. p(y|x) is a sum over the values of the variables, over the choices
+that give the same words, and over the derivations of the source. It is exact
+for any pair, whatever the grammar.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-  """These words."""
+  """Some words."""
 
   words: tuple[str, ...]
 
@@ -58,7 +58,7 @@ Values = Mapping[str, str]  # of the variables, in one sentence
 
 
 def sequence(*parts: "str | Expression") -> Expression:
-  """Expressions or plain words one after the other."""
+  """Puts expressions or plain words one after the other."""
   return Sequence(
     tuple(Words(tuple(p.split())) if isinstance(p, str) else p for p in parts)
   )
@@ -95,6 +95,7 @@ class Grammar:
   ):
     self._rules, self._variables = rules, variables
     self._start = next(iter(rules))
+    # Prepared once: a corpus draws and parses a hundred thousand symbols.
     self._cumulative = {
       symbol: np.cumsum([rule.weight for rule in alternatives])
       for symbol, alternatives in rules.items()
@@ -105,7 +106,7 @@ class Grammar:
     }
 
   def sample(self, random: np.random.Generator) -> tuple[tuple, tuple]:
-    """Words of a source and of one of its translations."""
+    """Draws the words of a source and of one of its translations."""
     source, target = self._sample_source(self._start, random)
     values = {
       name: list(cases)[_draw(np.cumsum(list(cases.values())), random)]
@@ -126,37 +127,39 @@ class Grammar:
     return words, rule.target(*parts)
 
   def derivations(self, source: tuple) -> list[tuple[float, Expression]]:
-    """(probability given the source, target) of each derivation of it."""
+    """Returns (probability given the source, target) of each derivation."""
     parse = _Parse(self._index, source)
-    found = [
+    whole = [
       (weight, target)
       for end, weight, target in parse.symbol(self._start, 0)
       if end == len(source)
     ]
-    total = sum(weight for weight, _ in found)
-    return [(weight / total, target) for weight, target in found]
+    total = sum(weight for weight, _ in whole)  # p(source)
+    return [(weight / total, target) for weight, target in whole]
 
   def log_prob(self, source: tuple, target: tuple) -> float:
-    """Log p(target|source) in nats; -inf where it is no translation."""
+    """Computes log p(target|source) in nats, -inf for no translation."""
     probability = 0.0
     for weight, expression in self.derivations(source):
       for share, values in self._assignments(expression):
+        # Given the values, choices are independent: a sum over places where
+        # each part may end, rather than over all strings.
         ends = _match(expression, values, target, {0: weight * share})
         probability += ends.get(len(target), 0.0)
     return math.log(probability) if probability else -math.inf
 
   def translations(self, source: tuple) -> dict[tuple, float]:
-    """Every translation and its probability."""
-    found = {}
-    for weight, expression in self.derivations(source):
-      for share, values in self._assignments(expression):
-        for words, probability in _expand(expression, values).items():
-          more = weight * share * probability
-          found[words] = found.get(words, 0.0) + more
-    return found
+    """Returns every translation with its probability."""
+    return _sum(
+      (words, weight * share * probability)
+      for weight, expression in self.derivations(source)
+      for share, values in self._assignments(expression)
+      for words, probability in _expand(expression, values).items()
+    )
 
   def _assignments(self, expression) -> Iterator[tuple[float, Values]]:
-    """(probability, values) of the variables that `expression` looks at."""
+    """Yields (probability, values) of an expression's variables."""
+    # Only of those it looks at: the others sum to one.
     names = sorted(_variables(expression))
     cases = [self._variables[name].items() for name in names]
     for values in itertools.product(*cases):
@@ -166,10 +169,8 @@ class Grammar:
 
 
 def _by_first_word(alternatives: list[Rule], rules) -> dict:
-  """(probability, rule) lists by first word; None: empty or a symbol first.
-
-  Most rules are words of the lexicon: most need not be tried.
-  """
+  """Sorts (probability, rule) by first word; None if empty or a symbol first."""
+  # Most rules are words of the lexicon, of which nearly all need no trial.
   total = sum(rule.weight for rule in alternatives)
   index = {None: []}
   for rule in alternatives:
@@ -180,14 +181,14 @@ def _by_first_word(alternatives: list[Rule], rules) -> dict:
 
 
 class _Parse:
-  """Top-down parse of one source, each symbol at each place once."""
+  """Parses one source from the top, each symbol at each place once."""
 
   def __init__(self, index: dict, words: tuple):
     self._index, self._words = index, words
     self.symbol = functools.cache(self._symbol)
 
   def _symbol(self, symbol: str, start: int) -> list[tuple[int, float, object]]:
-    """(end, probability, target) of each way to read `symbol` at `start`."""
+    """Returns (end, probability, target) of each way to read a symbol."""
     index = self._index[symbol]
     rules = index[None]
     if start < len(self._words):
@@ -199,6 +200,7 @@ class _Parse:
     ]
 
   def _items(self, items: tuple, start: int) -> list[tuple[int, float, tuple]]:
+    """Returns (end, probability, targets) of each way to read all items."""
     states = [(start, 1.0, ())]
     for item in items:
       if not states:
@@ -219,12 +221,14 @@ class _Parse:
 
 
 def _draw(cumulative: np.ndarray, random: np.random.Generator) -> int:
+  """Draws an index, by cumulative weights; much quicker than `choice`."""
   return int(
     np.searchsorted(cumulative, random.random() * cumulative[-1], "right")
   )
 
 
 def _sample_target(expression, values: Values, random) -> tuple:
+  """Draws words, given the variables."""
   match expression:
     case Words(words):
       return words
@@ -238,7 +242,7 @@ def _sample_target(expression, values: Values, random) -> tuple:
 
 
 def _match(expression, values: Values, words: tuple, starts: dict) -> dict:
-  """Probability of ending at each place, given that of starting at each."""
+  """Computes the probability of ending at each place from that of starts."""
   match expression:
     case Words(own):
       return {
@@ -248,7 +252,7 @@ def _match(expression, values: Values, words: tuple, starts: dict) -> dict:
       }
     case Sequence(parts):
       for part in parts:
-        if not starts:
+        if not starts:  # none fits so far
           break
         starts = _match(part, values, words, starts)
       return starts
@@ -263,19 +267,19 @@ def _match(expression, values: Values, words: tuple, starts: dict) -> dict:
 
 
 def _expand(expression, values: Values) -> dict[tuple, float]:
-  """Every string of words and its probability, given the variables."""
+  """Returns every string with its probability, given the variables."""
   match expression:
     case Words(words):
       return {words: 1.0}
     case Sequence(parts):
-      found = {(): 1.0}
+      strings = {(): 1.0}
       for part in parts:
-        found = _sum(
+        strings = _sum(
           (left + right, p * q)
           for right, q in _expand(part, values).items()
-          for left, p in found.items()
+          for left, p in strings.items()
         )
-      return found
+      return strings
     case Choice(options):
       return _sum(
         (words, share * p)
@@ -287,13 +291,15 @@ def _expand(expression, values: Values) -> dict[tuple, float]:
 
 
 def _sum(items) -> dict[tuple, float]:
-  found = {}
+  """Adds up the probabilities of equal strings."""
+  total = {}
   for words, probability in items:
-    found[words] = found.get(words, 0.0) + probability
-  return found
+    total[words] = total.get(words, 0.0) + probability
+  return total
 
 
 def _variables(expression) -> set[str]:
+  """Returns the variables that an expression looks at."""
   match expression:
     case Words():
       return set()
