@@ -9,7 +9,7 @@ import pytest
 from latentnmt.errors import InputError
 from latentnmt.experiments.lee2020 import claims, figures
 from latentnmt.experiments.report import comparison, tables
-from latentnmt.experiments.report.comparison import AGAINST, FOR, OPEN
+from latentnmt.experiments.report.comparison import AGAINST, FOR, OPEN, Models
 from latentnmt.experiments.report.rows import (
   NOT_APPLICABLE,
   CorrelationRow,
@@ -79,7 +79,8 @@ def sentences(**figures):
 
 def verdicts(rows, correlations=(), **figures):
   """(verdict, verdict by lee2020) by the claim's function."""
-  found, _ = claims.check(rows, sentences(**figures), list(correlations))
+  models = Models(rows, sentences(**figures), list(correlations))
+  found, _ = claims.check(models)
   lines = [(line.log_p, line.lee2020) for line in found.rows]
   return dict(zip(NAMES, lines, strict=True))
 
@@ -107,11 +108,11 @@ def test_what_is_missing_is_said():
   found = verdicts(lonely)
   assert {v for v, _ in found.values()} == {"undecided"}
   assert found["gauss_translates_better"][1] == "", "is not about likelihood"
-  table, _ = claims.check(lonely, sentences(), [])
+  table, _ = claims.check(Models(lonely, sentences(), []))
   needs = [line.needs for line in table.rows]
   assert all(needs) and "a flow prior and another model" in needs[4]
   models = [row(f"{name}_tiny-raw") for name in FAMILIES]
-  _, evidence = claims.check(models, sentences(), [])
+  _, evidence = claims.check(Models(models, sentences(), []))
   text = tables.as_markdown("", [evidence])
   assert "no log p of flow_tiny-raw, transformer_tiny-raw" in text
   assert "no BLEU of gauss_tiny-raw, flow_tiny-raw" in text
@@ -165,10 +166,10 @@ def test_distillation_and_its_twins():
 def test_pairs_are_of_one_size_and_data_and_named():
   runs = "gauss_base-raw", "flow_base_75m-raw", "flow_small-raw"
   rows = [row(run) for run in (*runs, "gauss_large-raw", "flow_base-distilled")]
-  models = comparison.Models(rows, sentences(), [])
+  models = Models(rows, sentences(), [])
   pairs = models.pairs("Gaussian prior", "flow prior")
   assert [(a.run, b.run) for a, b in pairs] == [runs[:2]]
-  text = tables.as_markdown("", claims.check(rows, sentences(), []))
+  text = tables.as_markdown("", claims.check(Models(rows, sentences(), [])))
   assert "presets' names: gauss_base-raw with flow_base_75m-raw." in text
 
 
@@ -183,11 +184,11 @@ def test_refinement_counts_what_both_were_given():
     "gauss_base-raw": {"delta0": 10.0, "delta4": 12.0, "delta8": 5.0},
     "flow_base-raw": {"delta0": 13.0, "delta4": 13.5},
   }
-  verdict, evidence = claims.check(rows, sentences(bleu=bleu), [])
+  verdict, evidence = claims.check(Models(rows, sentences(bleu=bleu), []))
   text = tables.as_markdown("", [evidence])
   assert "gauss_base-raw - flow_base-raw, k = 0 to 4" in text
   assert "BLEU +1.50 (" in text and "+2.00 and +0.50" in text
-  models = comparison.Models(rows[:2], sentences(bleu=bleu), [])
+  models = Models(rows[:2], sentences(bleu=bleu), [])
   assert models.gains_more(*rows[:2]).outcome == OPEN, "no k = 0"
 
 
@@ -234,7 +235,7 @@ def test_checkpoints_agree_or_are_opposed():
 def test_models_scored_on_different_data_are_refused():
   rows = [row("gauss_base-raw"), row("flow_base-raw", bleu=Score(data="y"))]
   with pytest.raises(InputError, match="cannot be compared: .* on x, .* on y"):
-    claims.check(rows, sentences(), [])
+    claims.check(Models(rows, sentences(), []))
 
 
 # The paper's figures.
