@@ -28,6 +28,7 @@ from latentnmt import files
 from latentnmt.experiments import app, shared_flags
 from latentnmt.experiments.lee2020 import claims, figures
 from latentnmt.experiments.report import collect, plots, tables, webpage
+from latentnmt.experiments.report.comparison import Models
 from latentnmt.experiments.report.correlation import correlations
 from latentnmt.experiments.report.per_sentence import SentenceFigures
 from latentnmt.experiments.report.rows import as_csv
@@ -71,7 +72,8 @@ def main(argv):
   shown = [table for table in shown if table.rows]
   if _PAPER.value:
     shown += figures.beside(_PAPER.value, ranking, rows, agreement)
-  checked = claims.check(rows, sentences, agreement) if _FINDINGS.value else []
+  models = Models(rows, sentences, agreement)
+  checked = claims.check(models) if _FINDINGS.value else []
   sections = [(t.title, tables.as_html(t)) for t in (*shown, *checked)]
   sections += plots.sections(rows, points, collect.training(study))
   if texts := sentences.samples(_SAMPLES.value):

@@ -1,66 +1,81 @@
 import csv
+import dataclasses
 import html.parser
 import json
 import re
 import shutil
-from types import SimpleNamespace
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from latentnmt import checkpoint, zoo
-from latentnmt.config import ExperimentConfig, TrainConfig, to_dict
+from latentnmt import files, zoo
+from latentnmt.config import (
+  CustomModelConfig,
+  ExperimentConfig,
+  TrainConfig,
+  to_dict,
+)
 from latentnmt.data import Corpus, prepare
 from latentnmt.errors import InputError
-from latentnmt.experiments import analyze
 from latentnmt.experiments.report import (
-  collect as results,
-)
-from latentnmt.experiments.report import (
-  per_sentence as sentences,
-)
-from latentnmt.experiments.report import (
+  collect,
   plots,
   tables,
-)
-from latentnmt.experiments.report import (
-  webpage as page,
+  webpage,
 )
 from latentnmt.experiments.report.correlation import correlation, correlations
+from latentnmt.experiments.report.per_sentence import SentenceFigures
+from latentnmt.experiments.report.rows import (
+  NOT_APPLICABLE,
+  Interval,
+  ModelRow,
+  Score,
+  Speed,
+  TrainingLog,
+  TruthRow,
+  as_csv,
+)
+from latentnmt.experiments.study.layout import StudyDirectory
+from latentnmt.runs import Result, RunDirectory
 
-ROW = {
-  "run": "gauss",
-  "model": "gauss_tiny",
-  "family": "Gaussian prior",
-  "data": "raw",
-  "parameters": 1_234_567,
-  "method": "delta1",
-  "usual": True,
-  "k": 1,
-  "bleu": 12.345,
-  "bleu_low": 11.0,
-  "bleu_high": 13.0,
-  "bleu_signature": "nrefs:1|bs:1000",
-  "chrf": 40.04,
-  "bound": -1.25,
-  "eq3": -31.5,
-  "log_likelihood": -2.5,
-  "estimator": "iwae",
-  "K": 100,
-  "ess": 12.34,
-  "lee2020": -1.0,
-  "bits_per_byte": 1.2345,
-  "megabytes": 5.0,
-  "sentences_per_second_batch32": 100.0,
-  "sentences_per_second_batch1": 7.0,
-  "speed_up_over": None,
-}
+ROW = ModelRow(
+  run="gauss",
+  model="gauss_tiny",
+  family="Gaussian prior",
+  data="raw",
+  split="test",
+  parameters=1_234_567,
+  method="delta1",
+  primary=True,
+  k=1,
+  bleu=Score(12.345, 11.0, 13.0, signature="nrefs:1|bs:1000"),
+  chrf=Score(40.04),
+  bound=-1.25,
+  eq3=-31.5,
+  log_likelihood=-2.5,
+  estimator="iwae",
+  K=100,
+  ess=12.34,
+  lee2020=-1.0,
+  bits_per_byte=1.2345,
+  megabytes=5.0,
+  speeds={1: Speed(7.0), 32: Speed(100.0)},
+)
+
+
+def change(row, **fields):
+  """A row with other fields; a number for BLEU is its value."""
+  if isinstance(fields.get("bleu"), float | int | None) and "bleu" in fields:
+    fields["bleu"] = Score(fields["bleu"])
+  return dataclasses.replace(row, **fields)
 
 
 def cells(table):
   """Rows of a table's Markdown, by header."""
-  text = tables.as_markdown(table)
+  text = tables.as_markdown("study", [table])
   lines = [line for line in text.split("\n") if line.startswith("|")]
   rows = [[c.strip() for c in line.split("|")[1:-1]] for line in lines]
   head, rule, *body = rows
@@ -87,7 +102,12 @@ def test_tables_have_a_line_for_each_row():
 
 
 def test_missing_figures_are_dashes_and_named_and_others_empty():
-  bare = ROW | {"bleu": None, "sentences_per_second_batch1": None, "K": ""}
+  bare = change(
+    ROW,
+    bleu=Score(None, 11.0, 13.0),
+    speeds={32: Speed(100.0)},
+    K=NOT_APPLICABLE,
+  )
   table = tables.speed([ROW, bare])
   row = cells(table)[1]
   assert row["BLEU"] == row["sentences/s at 1"] == "–"
@@ -99,18 +119,18 @@ def test_missing_figures_are_dashes_and_named_and_others_empty():
 
 
 def test_speed_without_any_measured_still_has_the_column():
-  bare = {k: v for k, v in ROW.items() if not k.startswith("sentences_per")}
+  bare = change(ROW, speeds={})
   assert cells(tables.speed([bare]))[0]["sentences/s"] == "–"
 
 
 def test_refinement_is_a_line_for_each_run_and_figure():
   rows = [
-    ROW | {"method": f"delta{k}", "k": k, "bleu": 10.0 + k, "bound": -k - 0.5}
+    change(ROW, method=f"delta{k}", k=k, bleu=10.0 + k, bound=-k - 0.5)
     for k in (0, 1, 4)
   ]
-  other = ROW | {"run": "flow", "method": "delta1", "bleu": 9.0, "bound": None}
-  candidates = ROW | {"method": "delta1-l3", "bleu": 50.0}
-  teacher = ROW | {"run": "teacher", "method": "beam4", "k": ""}
+  other = change(ROW, run="flow", method="delta1", bleu=9.0, bound=None)
+  candidates = change(ROW, method="delta1-l3", bleu=50.0)
+  teacher = change(ROW, run="teacher", method="beam4", k=NOT_APPLICABLE)
   table = tables.refinement([teacher, *rows, candidates, other])
   assert [list(row.values()) for row in cells(table)] == [
     ["gauss", "raw", "BLEU", "10.00", "11.00", "14.00"],
@@ -120,20 +140,31 @@ def test_refinement_is_a_line_for_each_run_and_figure():
     ["flow", "raw", "Eq. 3", "–", "-31.500", "–"],
   ]
   assert table.missing()[0] == ("– k = 0 is missing for flow BLEU, flow Eq. 3.")
-  assert tables.refinement([teacher]) is None
+  assert tables.refinement([teacher]).rows == []
 
 
 def test_csv_has_all_digits():
-  (row,) = csv.DictReader(tables.as_csv([ROW]).splitlines())
-  assert float(row["bleu"]) == ROW["bleu"] and row["run"] == "gauss"
+  (row,) = csv.DictReader(as_csv([ROW]).splitlines())
+  assert float(row["bleu"]) == ROW.bleu.value and row["run"] == "gauss"
+  assert float(row["sentences_per_second_batch32"]) == 100.0
+  assert float(row["bleu_low"]) == 11.0 and "bleu_value" not in row
+
+
+def test_what_does_not_apply_is_not_what_is_missing():
+  assert NOT_APPLICABLE is not None and not NOT_APPLICABLE
+  table = tables.Table("t", "a {k:d} | b {ess:.1f}", [], [])
+  values = [ModelRow("x", k=NOT_APPLICABLE, ess=None)]
+  assert dataclasses.replace(table, rows=values).cells() == [["", "–"]]
+  assert as_csv(values).splitlines()[1].replace(",", "") == "xTrue"
 
 
 def test_verdict_names_what_exceeds_the_truth():
-  row = {"run": "a", "estimator": "iwae", "errors": 1.9}
-  worse = row | {"errors": 2.1}
+  row = TruthRow("a", "iwae", -1.0, -1.0, 0.0, 0.1, 0.1, 1.9)
+  worse = change(row, errors=2.1)
   assert tables.verdict([row])[0].startswith("No likelihood")
   assert "a: iwae exceeds the truth by 2.1" in tables.verdict([row, worse])[0]
-  assert tables.verdict([worse | {"estimator": "lee2020"}])[0].startswith("No")
+  other = change(worse, estimator="lee2020")
+  assert tables.verdict([other])[0].startswith("No")
 
 
 # Correlation.
@@ -144,16 +175,16 @@ def test_correlation_is_scipys(n, noise):
   rng = np.random.default_rng(n)
   x = rng.normal(size=n)
   y = x + noise * rng.normal(size=n)
-  found = correlation(list(zip(x, y, strict=True)))
+  found, spearman = correlation(list(zip(x, y, strict=True)))
   pearson = stats.pearsonr(x, y)
   low, high = pearson.confidence_interval(0.95)
   np.testing.assert_allclose(
-    [found["pearson"], found["pearson_low"], found["pearson_high"]],
+    [found.value, found.low, found.high],
     [pearson.statistic, low, high],
   )
   r = stats.spearmanr(x, y).statistic
-  assert found["spearman"] == pytest.approx(r)
-  assert found["spearman_low"] <= r <= found["spearman_high"]
+  assert spearman.value == pytest.approx(r)
+  assert spearman.low <= r <= spearman.high
 
 
 def test_interval_of_ranks_covers_as_often_as_it_says():
@@ -164,44 +195,48 @@ def test_interval_of_ranks_covers_as_often_as_it_says():
   for _ in range(300):
     x, e = rng.normal(size=(2, 20))
     y = r * x + np.sqrt(1 - r * r) * e
-    found = correlation(list(zip(x, y, strict=True)))
-    inside += found["spearman_low"] <= truth <= found["spearman_high"]
+    _, found = correlation(list(zip(x, y, strict=True)))
+    inside += found.low <= truth <= found.high
   assert 0.9 < inside / 300 < 0.99
 
 
 def test_perfect_agreement_and_none_at_all():
-  perfect = correlation([(x, 2.0 * x) for x in range(5)])
-  assert perfect["pearson"] == pytest.approx(1)
-  assert perfect["spearman_high"] == pytest.approx(1)
-  assert set(correlation([(1.0, y) for y in range(5)]).values()) == {""}
-  assert set(correlation([(x, x) for x in range(3)]).values()) == {""}
+  pearson, spearman = correlation([(x, 2.0 * x) for x in range(5)])
+  assert pearson.value == pytest.approx(1)
+  assert spearman.high == pytest.approx(1)
+  none = (Interval(*[NOT_APPLICABLE] * 3),) * 2
+  assert correlation([(1.0, y) for y in range(5)]) == none
+  assert correlation([(x, x) for x in range(3)]) == none
 
 
-POINT = {
-  "run": "gauss",
-  "model": "gauss_tiny",
-  "family": "Gaussian prior",
-  "data": "raw",
-  "split": "dev",
-  "method": "delta1",
-  "estimator": "iwae",
-  "K": 8,
-}
+POINT = ModelRow(
+  run="gauss",
+  model="gauss_tiny",
+  family="Gaussian prior",
+  data="raw",
+  split="dev",
+  method="delta1",
+  estimator="iwae",
+  K=8,
+)
 
 
 def _points(count, **fields):
   return [
-    POINT
-    | {"step": i, "bleu": i**2, "log_likelihood": float(i)}
-    | {"elbo": -float(i), "lee2020": float(i % 3)}
-    | fields
+    change(
+      POINT,
+      **{"step": i, "bleu": i**2, "log_likelihood": float(i)}
+      | {"elbo": -float(i), "lee2020": float(i % 3)}
+      | fields,
+    )
     for i in range(count)
   ]
 
 
 def test_agreement_is_a_line_for_each_run_and_figure():
-  exact = {"run": "teacher", "estimator": "exact", "K": ""}
-  points = _points(5, **exact, elbo="", lee2020="") + _points(5)
+  latent_only = dict.fromkeys(("K", "elbo", "lee2020"), NOT_APPLICABLE)
+  exact = {"run": "teacher", "estimator": "exact"}
+  points = _points(5, **exact, **latent_only) + _points(5)
   points += _points(3, run="new") + _points(4, run="flat", bleu=1.0)
   rows = cells(tables.agreement(correlations(points)))
   assert [(r["run"], r["log-likelihood"]) for r in rows[:5]] == [
@@ -218,33 +253,36 @@ def test_agreement_is_a_line_for_each_run_and_figure():
   assert rows[4]["n"] == "3" and rows[4]["Pearson (95 %)"] == ""
   assert rows[4]["remark"] == "too few checkpoints"
   assert rows[5]["remark"] == "one of the two does not vary"
-  assert tables.agreement([]) is None
+  assert tables.agreement([]).rows == []
 
 
 # Reading a study.
 
 
-def _make_run(study, name, preset, fingerprint, rows, best=None):
-  run = study / name
-  run.mkdir(parents=True)
+def _append(run, row):
+  """Adds a result to a run, of test unless it says another split."""
+  result = Result.from_row({"split": "test"} | row)
+  RunDirectory(run).append_result(result)
+
+
+def _make_run(study, name, preset, fingerprint, rows, best=None, model=None):
+  run = RunDirectory(study / name)
   config = ExperimentConfig(
-    zoo.config(preset, vocab_size=50),
+    model or zoo.config(preset, vocab_size=50),
     TrainConfig(kl_start=99),
     preset,
     fingerprint,
   )
-  (run / "config.json").write_text(json.dumps(to_dict(config)))
+  files.write_json(run.config_path, to_dict(config))
   if best:
-    checkpoint.mark_finished(
-      run, "steps", step=best, best_step=best, best_bleu=20.0
-    )
+    run.mark_finished("steps", step=best, best_step=best, best_bleu=20.0)
   for row in rows:
-    checkpoint.append_result(run, {"split": "test"} | row)
+    _append(run, row)
   for step in (10, 20):
     log = {"step": step, "elbo": -5.0 + step / 10, "kl": 0.1, "log_pl": -0.2}
-    checkpoint.append_line(run / "metrics.jsonl", log)
+    files.append_json_line(run.metrics_path, log)
   dev = {"step": 20, "dev_bleu": 10.0, "dev_elbo": -3.0}
-  checkpoint.append_line(run / "metrics.jsonl", dev)
+  files.append_json_line(run.metrics_path, dev)
   return run
 
 
@@ -301,7 +339,7 @@ def study(tmp_path):
     ],
     best=200,
   )
-  checkpoint.write_hypotheses(run, "test", "delta1", ["<i>", "b", "c", "d"])
+  run.write_hypotheses("test", "delta1", ["<i>", "b", "c", "d"])
   _make_run(
     study,
     "teacher",
@@ -335,11 +373,20 @@ def _add_checkpoints(study, split):
       ),
     ):
       for row in [_bleu(method, 3 * a, step=step), *rows]:
-        checkpoint.append_result(study / name, row | {"split": split})
+        _append(study / name, row | {"split": split})
+
+
+def _collect(study):
+  return collect.collect(StudyDirectory(study), "test")
+
+
+def _samples(study, rows, count=20):
+  figures = SentenceFigures(StudyDirectory(study), "test", rows)
+  return figures.samples(count)
 
 
 def test_a_study_is_one_row_per_run_and_method(study):
-  rows = results.collect(study, "test")
+  rows = _collect(study)
   beam, greedy, first, second = cells(tables.speed(rows))
   assert beam["run"] == "teacher" and beam["data"] == "raw"
   assert beam["sentences/s at 1"] == "51.0" and beam["speed-up at 8"] == "1.0x"
@@ -350,23 +397,23 @@ def test_a_study_is_one_row_per_run_and_method(study):
   assert second["sentences/s at 1"] == "–"
 
 
-def test_each_model_is_judged_by_its_usual_decoding(study):
-  rows = results.collect(study, "test")
+def test_each_model_is_judged_by_its_primary_decoding(study):
+  rows = _collect(study)
   teacher, gauss = cells(tables.quality(rows, "test"))
   assert teacher["decoding"] == "beam4" and teacher["BLEU"] == "20.00"
   assert teacher["log p(y given x)"] == "-2.000" and teacher["K"] == ""
   assert gauss["data"] == "distilled" and gauss["lee2020"] == "-0.500"
   assert gauss["log p(y given x)"] == "-2.250", "of the best checkpoint"
-  assert results.usual_method(["greedy", "beam2"]) == "beam2"
+  assert collect.primary_method(["greedy", "beam2"]) == "beam2"
   bleu, bound = cells(tables.refinement(rows))
   assert (bleu["k = 0"], bleu["k = 1"]) == ("10.00", "12.00")
   assert (bound["k = 0"], bound["k = 1"]) == ("–", "-1.250")
 
 
 def test_report_states_its_conditions(study):
-  rows = results.collect(study, "test")
-  shown = analyze.all_tables(rows, [], [], [], "test")
-  text = analyze.markdown("quick", shown)
+  rows = _collect(study)
+  shown = tables.quality(rows, "test"), tables.speed(rows)
+  text = tables.as_markdown("quick", shown)
   for words in (
     "signature:d",
     "signature:b",
@@ -382,43 +429,44 @@ def test_report_states_its_conditions(study):
 
 def test_raw_data_may_be_elsewhere(study):
   shutil.rmtree(study / "data")
-  rows = results.collect(study, "test")
-  kinds = {row["run"]: row["data"] for row in rows}
+  rows = _collect(study)
+  kinds = {row.run: row.data for row in rows}
   assert kinds == {"teacher": "raw", "gauss": "distilled"}
   shutil.rmtree(study / "data-distilled")
-  fingerprint = checkpoint.read_config(study / "teacher").data
+  fingerprint = RunDirectory(study / "teacher").config().data
   row = _bleu("beam4", 1.0, data=fingerprint, split="test")
-  checkpoint.append_result(study / "teacher", row)
-  rows = results.collect(study, "test")
-  kinds = {row["run"]: row["data"] for row in rows}
+  _append(study / "teacher", row)
+  rows = _collect(study)
+  kinds = {row.run: row.data for row in rows}
   assert kinds == {"teacher": "raw", "gauss": None}
-  assert sentences.samples(study, "test", rows, 20) == []
+  assert _samples(study, rows) == []
 
 
 def test_raw_comes_before_distilled(study):
-  fingerprint = checkpoint.read_config(study / "teacher").data
+  fingerprint = RunDirectory(study / "teacher").config().data
   _make_run(study, "later", "gauss_tiny", fingerprint, [])
-  names = [run.name for run in results.run_directories(study)]
+  runs = collect.runs(StudyDirectory(study), "test")
+  names = [run.about.run for run in runs]
   assert names == ["teacher", "later", "gauss"]
 
 
 def test_twins_that_differ_in_data_alone_share_one_timing(study):
-  fingerprint = checkpoint.read_config(study / "teacher").data
+  fingerprint = RunDirectory(study / "teacher").config().data
   rows = [_bleu("delta1", 11.0), _bleu("delta0", 9.0)]
   _make_run(study, "later", "gauss_tiny", fingerprint, rows)
   _make_run(study, "flow", "flow_tiny", fingerprint, [_bleu("delta1", 8.0)])
 
   def speeds():
-    rows = results.collect(study, "test")
-    field = f"{results.SPEED}8"
-    return {(row["run"], row["method"]): row.get(field) for row in rows}
+    rows = _collect(study)
+    return {
+      (row.run, row.method): row.speeds[8].sentences_per_second for row in rows
+    }
 
   found = speeds()
   assert found["gauss", "delta1"] == found["later", "delta1"] == 580.0
   assert found["later", "delta0"] is None, "which nobody measured"
   assert found["flow", "delta1"] is None, "another model"
-  row = {"split": "test"} | _speeds("delta1", {8: 77.0})[0]
-  checkpoint.append_result(study / "later", row)
+  _append(study / "later", _speeds("delta1", {8: 77.0})[0])
   found = speeds()
   assert (found["later", "delta1"], found["gauss", "delta1"]) == (77.0, 580.0)
 
@@ -426,21 +474,21 @@ def test_twins_that_differ_in_data_alone_share_one_timing(study):
 def test_translations_of_the_best_checkpoint_count(study):
   for step, value in (200, 15.0), (400, 16.0):
     row = _bleu("delta1", value, step=step, split="test")
-    checkpoint.append_result(study / "gauss", row)
-  *_, row = results.collect(study, "test")
-  assert (row["bleu"], row["bleu_step"]) == (15.0, 200)
+    _append(study / "gauss", row)
+  *_, row = _collect(study)
+  assert (row.bleu.value, row.bleu.step) == (15.0, 200)
 
 
 def test_unknown_tokens_are_a_condition(study):
   row = _nats("iwae", -2.25, 200, split="test", unknown=7, truncated=0)
-  checkpoint.append_result(study / "gauss", row)
-  rows = results.collect(study, "test")
+  _append(study / "gauss", row)
+  rows = _collect(study)
   text = "\n".join(tables.conditions(rows, "test"))
   assert "7 of the tokens are unknown to the vocabulary" in text
   assert "cut before" not in text
   row = _bleu("delta1", 15.0, split="test", truncated=3)
-  checkpoint.append_result(study / "gauss", row)
-  rows = results.collect(study, "test")
+  _append(study / "gauss", row)
+  rows = _collect(study)
   text = "\n".join(tables.conditions(rows, "test"))
   assert "3 sources were cut before they were translated" in text
 
@@ -448,8 +496,8 @@ def test_unknown_tokens_are_a_condition(study):
 def test_normalised_references_are_a_condition(study):
   names = ["unescape", "strip_romanian_diacritics"]
   row = _bleu("delta1", 15.0, split="test", reference_normalizers=names)
-  checkpoint.append_result(study / "gauss", row)
-  rows = results.collect(study, "test")
+  _append(study / "gauss", row)
+  rows = _collect(study)
   text = "\n".join(tables.conditions(rows, "test"))
   expected = "References normalised: unescape, strip_romanian_diacritics."
   assert expected in text
@@ -481,16 +529,18 @@ def _add_likelihoods(study, **latent):
     np.savez(study / run / "likelihood" / f"test.{step}.npz", **values)
 
 
-def _footing(study):
-  rows = results.collect(study, "test")
-  found = sentences.footing(rows, sentences.Sentences(study, "test", rows))
-  return cells(tables.footing(found)) if found else found
+def _figures(study):
+  return SentenceFigures(StudyDirectory(study), "test", _collect(study))
 
 
-def test_all_models_stand_on_one_footing(study):
-  assert _footing(study) == [] and tables.footing([]) is None
+def _ranking(study):
+  return cells(tables.ranking(_figures(study).ranking()))
+
+
+def test_all_models_are_ranked_on_one_scale(study):
+  assert _ranking(study) == []
   _add_likelihoods(study)
-  teacher, gauss = _footing(study)
+  teacher, gauss = _ranking(study)
   assert (
     teacher["log p(y given x)"] == "-2.000" == teacher["paper's convention"]
   )
@@ -506,25 +556,23 @@ def test_all_models_stand_on_one_footing(study):
 
 def test_annealed_stands_for_latent_models_that_all_have_it(study):
   _add_likelihoods(study, annealed=np.float32([-1, -1, -1, -1]))
-  teacher, gauss = _footing(study)
+  teacher, gauss = _ranking(study)
   assert teacher["estimator"] == "exact" and gauss["estimator"] == "annealed"
   assert gauss["log p(y given x)"] == "-0.600", "2 of the length, 4 of y"
-  fingerprint = checkpoint.read_config(study / "teacher").data
+  fingerprint = RunDirectory(study / "teacher").config().data
   _make_run(study, "later", "gauss_tiny", fingerprint, [])
-  _, later, gauss = _footing(study)
+  _, later, gauss = _ranking(study)
   assert later["log p(y given x)"] == "–" == later["rank"]
   assert gauss["log p(y given x)"] == "-2.800"
 
 
 def test_translations_are_resampled_where_they_are_whole(study):
-  rows = results.collect(study, "test")
-  lines = sentences.Sentences(study, "test", rows)
+  rows, figures = _collect(study), _figures(study)
   gauss, teacher = rows[-1], rows[0]
-  assert lines.bleu(gauss).value == 0.0
-  assert lines.bleu(gauss, "delta0") is None, "no such file"
-  (study / "teacher" / "hypotheses").mkdir()
-  checkpoint.write_hypotheses(study / "teacher", "test", "beam4", ["a"])
-  assert lines.bleu(teacher) is None, "a line for four"
+  assert figures.bleu(gauss).value == 0.0
+  assert figures.bleu(gauss, "delta0") is None, "no such file"
+  RunDirectory(study / "teacher").write_hypotheses("test", "beam4", ["a"])
+  assert figures.bleu(teacher) is None, "a line for four"
 
 
 def test_truth_gives_a_table(study):
@@ -537,49 +585,66 @@ def test_truth_gives_a_table(study):
       "per_token": value / 8,
       "truth_per_token": -1.0,
     }
-    checkpoint.append_result(study / "gauss", {"split": "test"} | row)
-  table = tables.truth(results.compare(study, "test"))
+    _append(study / "gauss", row)
+  table = tables.truth(collect.compare(StudyDirectory(study), "test"))
   iwae, lee2020 = cells(table)
   assert iwae["difference/sentence"] == "-0.300"
   assert iwae["in standard errors"] == "-3.0"
   assert lee2020["nats/token"] == "-0.500"
   assert lee2020["difference/token"] == "+0.500"
-  text = tables.as_markdown(table)
+  text = tables.as_markdown("study", [table])
   assert "Against the known" in text and "No likelihood or bound" in text
 
 
 def test_a_run_without_results_still_has_a_row(tmp_path):
   _make_run(tmp_path, "new", "gauss_tiny", "", [])
-  (row,) = results.collect(tmp_path, "test")
-  assert row["method"] is None and row["run"] == "new"
+  (row,) = _collect(tmp_path)
+  assert row.method is None and row.run == "new"
   table = tables.quality([row], "test")
   assert "– BLEU is missing for new." in table.missing()
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
   with pytest.raises(InputError, match="no run directories"):
-    results.collect(tmp_path, "test")
+    _collect(tmp_path)
 
 
 def test_checkpoints_are_read_where_most_were_scored(study):
-  assert [p["run"] for p in results.most_checkpoints(study, "test")] == []
+  directory = StudyDirectory(study)
+  assert collect.most_checkpoints(directory, "test") == []
   _add_checkpoints(study, "dev")
   for row in _bleu("delta1", 1.0, step=99), _nats("iwae", -99.0, 99):
-    checkpoint.append_result(study / "gauss", row | {"split": "dev"})
-  points = results.most_checkpoints(study, "test")
-  assert {p["split"] for p in points} == {"dev"} and len(points) == 10
+    _append(study / "gauss", row | {"split": "dev"})
+  points = collect.most_checkpoints(directory, "test")
+  assert {p.split for p in points} == {"dev"} and len(points) == 10
   first, last = points[0], points[-1]
-  assert (first["run"], first["step"], first["method"]) == (
-    *("teacher", 100, "greedy"),
-  )
-  assert first["log_likelihood"] == -4.0 and first["lee2020"] == ""
-  assert (last["run"], last["data"], last["K"]) == ("gauss", "distilled", 8)
-  assert (last["log_likelihood"], last["elbo"]) == (-9.0, -11.0)
-  assert (last["lee2020"], last["bleu"]) == (-25.0, 15.0)
+  assert (first.run, first.step, first.method) == ("teacher", 100, "greedy")
+  assert first.log_likelihood == -4.0 and first.lee2020 is NOT_APPLICABLE
+  assert (last.run, last.data, last.K) == ("gauss", "distilled", 8)
+  assert (last.log_likelihood, last.elbo) == (-9.0, -11.0)
+  assert (last.lee2020, last.bleu.value) == (-25.0, 15.0)
   rows = correlations(points)
-  assert [round(row["spearman"]) for row in rows] == [1, -1, -1, -1]
+  assert [round(row.spearman.value) for row in rows] == [1, -1, -1, -1]
   # The best checkpoint's figures on test are not those of the others.
-  assert results.collect(study, "test")[-1]["log_likelihood"] == -2.25
+  assert _collect(study)[-1].log_likelihood == -2.25
+
+
+def test_a_model_of_ones_own_is_a_family_like_any_other(study):
+  """Its module need not be there: results say that it is exact."""
+  fingerprint = RunDirectory(study / "teacher").config().data
+  transformer = zoo.config("gauss_tiny", vocab_size=50).transformer
+  model = CustomModelConfig("nowhere:Bag", transformer, family="bags of words")
+  rows = [_bleu("mode", 5.0), _nats("exact", -4.0, 50, K=None)]
+  _make_run(study, "bag", "", fingerprint, rows, model=model)
+  names = [r.about.run for r in collect.runs(StudyDirectory(study), "test")]
+  assert names == ["bag", "teacher", "gauss"]
+  row, *_ = _collect(study)
+  assert (row.model, row.family, row.estimator) == (
+    *("nowhere:Bag", "bags of words", "exact"),
+  )
+  assert row.primary and row.K is NOT_APPLICABLE and row.data == "raw"
+  (line, *_) = cells(tables.quality(_collect(study), "test"))
+  assert line["log p(y given x)"] == "-4.000" and line["K"] == ""
 
 
 # The page.
@@ -621,7 +686,7 @@ def test_the_binary_writes_the_report(study, binary):
   assert (study / "report.md").read_text() in done.stdout
   assert len((study / "report.csv").read_text().splitlines()) == 5
   assert len((study / "checkpoints.csv").read_text().splitlines()) == 11
-  assert len((study / "footing.csv").read_text().splitlines()) == 3
+  assert len((study / "ranking.csv").read_text().splitlines()) == 3
   text = (study / "report.html").read_text()
   found = _Page(text)
   inside = {f"#{name}" for name in found.ids}
@@ -641,18 +706,18 @@ def test_a_folder_of_no_study_is_one_line(study, binary):
 
 
 def test_markup_in_names_is_text():
-  table = tables.Table("<t>", {"<h>": "{x}"}, [{"x": "a<b|c&"}], ["<n>"])
+  table = tables.Table("<t>", "<h> {x}", [{"x": "a<b|c&"}], ["<n>"])
   assert _Page(tables.as_html(table)).texts.count("a<b|c&") == 1
-  assert r"a<b\|c&" in tables.as_markdown(table)
+  assert r"a<b\|c&" in tables.as_markdown("<s>", [table])
   figure = plots.Figure("<t>", "<c>", b"<svg/>")
-  text = page.page("<s>", [("<a>", plots.as_html(figure))])
+  text = webpage.document("<s>", [("<a>", plots.as_html(figure))])
   assert {"<s>", "<a>", "<t>", "<c>"} <= set(_Page(text).texts)
 
 
 def test_report_without_matplotlib_says_how_to_have_plots(study, monkeypatch):
   monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
-  rows = results.collect(study, "test")
-  ((_, text),) = analyze.figures(study, rows, [], "test")
+  rows = _collect(study)
+  ((_, text),) = plots.sections(rows, [], [])
   assert "pip install 'latentnmt[plots]'" in text
 
 
@@ -665,8 +730,8 @@ def test_names_in_a_plot_cover_neither_each_other_nor_marks(monkeypatch):
   places = [(i / 6, (i % 2) / 30) for i in range(7)]
   axes.plot(*zip(*places, strict=True), "o-")
   axes.set(ylim=(-1, 1))
-  names = [f"name {i}" for i in range(7)]
-  plots.label(axes, places, names, ["black"] * 7)
+  labels = [(place, f"name {i}", "black") for i, place in enumerate(places)]
+  plots.write_labels(axes, labels)
   boxes = [text.get_window_extent() for text in axes.texts]
   assert len(boxes) == 7
   for i, box in enumerate(boxes):
@@ -676,24 +741,35 @@ def test_names_in_a_plot_cover_neither_each_other_nor_marks(monkeypatch):
 
 def test_plots_are_there_for_what_there_is():
   pytest.importorskip("matplotlib")
-  teacher = ROW | {"run": "teacher", "family": "autoregressive", "k": ""}
-  bare = ROW | {"bleu": None}
-  assert len(plots.scatter([ROW, teacher], [], "test")) == 1
-  assert plots.scatter([bare], _points(1), "test") == []
+  teacher = change(
+    ROW, run="teacher", family="autoregressive", k=NOT_APPLICABLE
+  )
+  bare = change(ROW, bleu=None)
+  assert len(plots.scatter([ROW, teacher], [])) == 1
+  assert plots.scatter([bare], _points(1)) == []
   assert plots.speed([bare]) is None
-  assert plots.training([{"metrics": {}}]) is None
-  (figure,) = plots.scatter([bare], _points(4), "test")
+  assert plots.training([TrainingLog("x")]) is None
+  (figure,) = plots.scatter([bare], _points(4))
   assert "checkpoints, on dev" in figure.title
-  again = plots.scatter([bare], _points(4), "test")[0]
+  again = plots.scatter([bare], _points(4))[0]
   assert figure.svg == again.svg, "a report does not change by itself"
-  far = POINT | {"step": 9, "bleu": 0.0, "log_likelihood": -100.0}
-  (figure,) = plots.scatter([bare], [far, *_points(4)], "test")
+  far = change(POINT, step=9, bleu=0.0, log_likelihood=-100.0)
+  (figure,) = plots.scatter([bare], [far, *_points(4)])
   assert figure.caption.endswith("Too far left to be shown, early ones: 1.")
 
 
 def test_families_have_their_colours_whatever_the_study():
-  rows = [SimpleNamespace(f=f) for f in ("student prior", "flow prior")]
-  rows = [{"family": row.f, "data": "raw"} for row in rows]
+  families = "student prior", "flow prior"
+  rows = [ModelRow("x", family=family, data="raw") for family in families]
   look = plots.Look(rows)
   assert look.colour(rows[1]) == plots.Look(rows[1:]).colour(rows[1])
   assert look.colour(rows[0]) != look.colour(rows[1])
+  assert look.mark(rows[0])["marker"] != look.mark(rows[1])["marker"]
+
+
+def test_reading_a_report_imports_no_jax():
+  code = (
+    "import sys, latentnmt.experiments.analyze\n"
+    "sys.exit('jax' in sys.modules or 'latentnmt.data' in sys.modules)"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True)

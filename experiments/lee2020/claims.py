@@ -22,12 +22,10 @@ from latentnmt.experiments.report.comparison import (
   faster,
   rise_together,
 )
-from latentnmt.experiments.report.per_sentence import SentenceFigures
 from latentnmt.experiments.report.rows import (
   AUTOREGRESSIVE,
   FLOW,
   GAUSSIAN,
-  CorrelationRow,
   ModelRow,
 )
 from latentnmt.experiments.report.tables import Table
@@ -35,21 +33,13 @@ from latentnmt.experiments.report.tables import Table
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """A claim of the paper.
-
-  Attributes:
-    text: the claim in words.
-    check: compares the models that bear on it.
-    needs: what a study must have for it.
-    likelihood: whether it is about likelihood, and so has two readings.
-    exists: whether it says that there are such models, not that all are such.
-  """
+  """A claim of the paper, and how to check it."""
 
   text: str
-  check: Callable[[Models], Iterable[Comparison]]
-  needs: str
-  likelihood: bool = False
-  exists: bool = False
+  check: Callable[[Models], Iterable[Comparison]]  # of models that bear on it
+  needs: str  # what a study must have for it
+  likelihood: bool = False  # is about likelihood, and so has two readings
+  exists: bool = False  # says that there are such models, not that all are
 
 
 def _likeliest_flow(models: Models) -> Iterator[Comparison]:
@@ -198,33 +188,23 @@ def verdict(claim: Claim, comparisons: list[Comparison]) -> str:
   return f"{words[decided]}: {', '.join(counts)}"
 
 
-def check(
-  rows: list[ModelRow],
-  sentences: SentenceFigures,
-  correlations: list[CorrelationRow],
-) -> list[Table]:
+def check(models: Models) -> list[Table]:
   """Returns two tables: the verdicts, and what they rest on.
-
-  Args:
-    rows: as `collect.collect` returns them.
-    sentences: of the same rows.
-    correlations: as `correlation.correlations` returns them.
 
   Raises:
     InputError: where models were scored on different data.
   """
-  _check_data(rows)
-  models = Models(rows, sentences, correlations)
+  _check_data(models.rows)
   verdicts, evidence = [], []
   for number, claim in enumerate(CLAIMS, 1):
-    words, readings = {}, {}
+    words, readings = {LEE2020: ""}, {}
     for reading in (LOG_P, LEE2020) if claim.likelihood else (LOG_P,):
       found = list(claim.check(dataclasses.replace(models, reading=reading)))
       words[reading] = verdict(claim, found)
       for comparison in found:
         readings.setdefault(comparison, []).append(reading)
     needs = "" if readings else claim.needs
-    both = words[LOG_P], words.get(LEE2020, "")
+    both = words[LOG_P], words[LEE2020]
     verdicts.append(Verdict(number, claim.text, *both, needs))
     for comparison, names in readings.items():
       by = ", ".join(names) if claim.likelihood else ""
@@ -245,6 +225,7 @@ def _check_data(rows: list[ModelRow]) -> None:
 
 def _verdicts(rows: list[Verdict], models: Models) -> Table:
   pairs = [f"{a.run} with {b.run}" for a, b in models.pairs(GAUSSIAN, FLOW)]
+  sizes = [f"{row.run} {row.ess:.1f}" for row in models.primary() if row.ess]
   exists = [str(n) for n, claim in enumerate(CLAIMS, 1) if claim.exists]
   return Table(
     "Findings of the paper on these results",
@@ -261,18 +242,11 @@ def _verdicts(rows: list[Verdict], models: Models) -> Table:
       " there are such models, is supported by one and contradicted by all.",
       "Gaussian and flow priors are paired by training data and by the size in"
       f" their presets' names: {', '.join(pairs) or 'none here'}.",
-      *_looseness(models),
+      "Of latent models log p is a lower bound, loose where the effective"
+      " sample size is near 1: one may lose by its bound. Its median:"
+      f" {', '.join(sizes) or 'none here'}.",
     ],
   )
-
-
-def _looseness(models: Models) -> list[str]:
-  sizes = [f"{row.run} {row.ess:.1f}" for row in models.primary() if row.ess]
-  return sizes and [
-    "Of latent models log p is a lower bound, loose where the effective sample"
-    " size is near 1: one may lose by its bound. Its median:"
-    f" {', '.join(sizes)}."
-  ]
 
 
 def _evidence(rows: list[Evidence]) -> Table:

@@ -108,6 +108,7 @@ _REFINED = {
 
 _SHORT = {"transformer": "Tr", "gauss": "Ga", "flow": "Fl"}
 _BLEU = "BLEU {bleu:.2f} | BLEU, paper {paper_bleu:.2f}"
+_BY_METHOD = "decoding {paper_method} | " + _BLEU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +149,8 @@ def _quality(pair: str, ours: Sequence[RankingRow | ModelRow]) -> Table:
     for model, figures in QUALITY[pair].items()
     for i, data in enumerate(("raw", "distilled"))
   ]
-  shown = (
-    f"{_BLEU} | log p(y given x) {{log_p:.2f}} | lee2020 {{lee2020:.2f}}"
+  shown = _BLEU + (
+    " | log p(y given x) {log_p:.2f} | lee2020 {lee2020:.2f}"
     " | log-likelihood, paper {paper_figure:.2f}"
   )
   notes = [
@@ -193,9 +194,8 @@ def _speed(pair: str, rows: list[ModelRow]) -> Table:
     for model, (bleu, speed) in _BEAM.items()
   ]
   theirs += _by_steps(_SPEED, "distilled")
-  shown = (
-    f"decoding {{paper_method}} | {_BLEU} | sentences/s at 1"
-    " {sentences_per_second_batch1:.2f}"
+  shown = _BY_METHOD + (
+    " | sentences/s at 1 {sentences_per_second_batch1:.2f}"
     " | sentences/s at 1, paper {paper_figure:.2f}"
   )
   note = "The paper's speed is of a V100, ours of what Table 4 names."
@@ -203,10 +203,7 @@ def _speed(pair: str, rows: list[ModelRow]) -> Table:
 
 
 def _refinement(pair: str, rows: list[ModelRow]) -> Table:
-  shown = (
-    f"decoding {{paper_method}} | {_BLEU} | bound {{bound:.2f}}"
-    " | ELBO, paper {paper_figure:.2f}"
-  )
+  shown = _BY_METHOD + " | bound {bound:.2f} | ELBO, paper {paper_figure:.2f}"
   note = (
     "bound: as in Table 3, of the model's own translations. How the paper comes"
     " by its ELBO of them it does not say."
@@ -250,5 +247,5 @@ def _table(
     paper = {f"paper_{name}": value for name, value in vars(row).items()}
     lines.append(nothing | mine | paper | {"name": row.name})
   title = f"Beside the paper: {NAMES[pair]}, its Table {number}"
-  shown = f"model {{name}} | data {{paper_data}} | {shown}"
+  shown = "model {name} | data {paper_data} | " + shown
   return Table(title, shown, lines, notes)

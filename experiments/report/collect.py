@@ -30,9 +30,6 @@ _ESTIMATORS = (
 )
 _PRIMARY = ("beam4", "delta1")  # the paper's decoding
 _SPEED = "sentences_per_second"
-_COUNTS = (
-  *("step", "sentences", "tokens", "unknown", "truncated", "bits_per_byte"),
-)
 
 
 def primary_method(methods: list[str]) -> str | None:
@@ -42,23 +39,14 @@ def primary_method(methods: list[str]) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A run with its results of a split, which are found by their fields.
-
-  Attributes:
-    about: its name and what it is.
-    directory: its files.
-    config: what it was made with.
-    results: those of the split.
-    best_step: the best checkpoint on dev, once training is over.
-    exact: whether its likelihood, on any split, is no bound.
-  """
+  """A run with its results of a split, which are found by their fields."""
 
   about: RunRow
   directory: RunDirectory
   config: ExperimentConfig
   results: list[Result]
-  best_step: int | None
-  exact: bool
+  best_step: int | None  # on dev, once training is over
+  exact: bool  # its likelihood, on any split, is no bound
 
   def all(self, metric: str, **fields) -> list[Result]:
     """Returns every result with these fields."""
@@ -144,18 +132,19 @@ def collect(study: StudyDirectory, split: str) -> list[ModelRow]:
   found = runs(study, split)
   timed = [run for run in found if run.all(_SPEED)]
   first = next((run for run in found if "beam4" in run.methods), None)
-  base = first and _speeds(_timed(first, timed), "beam4", timed)
+  slow = first and _timed(first, timed)
+  sizes = {r.batch_size for run in timed for r in run.all(_SPEED)} - {None}
   rows = []
   for run in found:
-    benchmark = _timed(run, timed)
+    fast = _timed(run, timed)
     for method in run.methods or [None]:
       row = dataclasses.replace(
         _row(run, method),
         split=split,
         megabytes=_megabytes(run),
-        parameters=benchmark.find("parameters").value,
-        speeds=_speeds(benchmark, method, timed, base),
-        device=benchmark.find(_SPEED, method=method).get("device"),
+        parameters=fast.find("parameters").value,
+        speeds={n: _speed(fast, method, n, slow) for n in sorted(sizes)},
+        device=fast.find(_SPEED, method=method).get("device"),
         speed_up_over=first and first.about.run,
       )
       rows.append(row)
@@ -168,22 +157,12 @@ def _timed(run: Run, timed: list[Run]) -> Run:
   return run if run in twins else [*twins, run][0]
 
 
-def _speeds(
-  run: Run,
-  method: str | None,
-  timed: list[Run],
-  base: dict[int, Speed] | None = None,
-) -> dict[int, Speed]:
-  """Speed at all batch sizes that any run was timed with, and over `base`."""
-  sizes = {r.batch_size for other in timed for r in other.all(_SPEED)} - {None}
-  speeds = {}
-  for n in sorted(sizes):
-    found = run.find(_SPEED, method=method, batch_size=n)
-    both = found.value, base[n].sentences_per_second if base else None
-    ratio = both[0] / both[1] if all(both) else NOT_APPLICABLE
-    ends = found.get("lowest"), found.get("highest")
-    speeds[n] = Speed(found.value, *ends, ratio)
-  return speeds
+def _speed(run: Run, method: str | None, size: int, slow: Run | None) -> Speed:
+  """Speed with a batch size, and over that of another run's beam search."""
+  found = run.find(_SPEED, method=method, batch_size=size)
+  over = slow and slow.find(_SPEED, method="beam4", batch_size=size).value
+  ratio = found.value / over if found.value and over else NOT_APPLICABLE
+  return Speed(found.value, found.get("lowest"), found.get("highest"), ratio)
 
 
 def _row(run: Run, method: str | None) -> ModelRow:
@@ -205,9 +184,14 @@ def _row(run: Run, method: str | None) -> ModelRow:
   return ModelRow(
     **vars(run.about),
     **sampled,
-    **{name: found.get(name) for name in _COUNTS},
     log_likelihood=found.value,
     estimator=estimator,
+    bits_per_byte=found.get("bits_per_byte"),
+    step=found.step,
+    sentences=found.get("sentences"),
+    tokens=found.get("tokens"),
+    unknown=found.get("unknown"),
+    truncated=found.get("truncated"),
     scored_on=found.data,
     primary=method == primary_method(run.methods),
     method=method,

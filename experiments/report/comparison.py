@@ -14,27 +14,21 @@ from latentnmt.experiments.report.rows import CorrelationRow, ModelRow
 from latentnmt.metrics import Resampled
 
 FOR, AGAINST, OPEN = "for", "against", "open"
-LOG_P, LEE2020 = "log p", "lee2020"
+LOG_P, LEE2020 = "log p", "lee2020"  # readings of "log-likelihood"
 
 _SIZES = ("tiny", "small", "base", "large")
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """What the figures of some runs say.
+  """A question about some runs and its answer."""
 
-  Attributes:
-    subject: which runs, in words.
-    figures: theirs, or what is missing.
-    outcome: FOR, AGAINST or OPEN.
-  """
-
-  subject: str
-  figures: str
-  outcome: str
+  subject: str  # the runs, in words
+  figures: str  # theirs, or what is missing
+  outcome: str  # FOR, AGAINST or OPEN
 
   def opposite(self) -> "Comparison":
-    """Returns the same comparison, asked the other way round."""
+    """Returns the answer to the opposite question."""
     outcome = {FOR: AGAINST, AGAINST: FOR, OPEN: OPEN}[self.outcome]
     return dataclasses.replace(self, outcome=outcome)
 
@@ -85,9 +79,9 @@ class Models:
 
   def likelihood(self, row: ModelRow) -> Resampled | None:
     """Returns nats per token, as this reading has them."""
-    if self.reading == LEE2020:
-      return self.sentences.lee2020(row)
-    return self.sentences.log_p(row)
+    figures = self.sentences
+    figure = figures.lee2020 if self.reading == LEE2020 else figures.log_p
+    return figure(row)
 
   def likelier(self, first: ModelRow, second: ModelRow) -> Comparison:
     """Asks whether the first model has the higher likelihood."""
@@ -99,40 +93,38 @@ class Models:
 
   def same_order(self, first: ModelRow, second: ModelRow) -> Comparison:
     """Asks whether the likelier of two models translates better."""
-    likelihood, bleu = self.likelier(first, second), self.better(first, second)
-    figures = f"{likelihood.figures}; {bleu.figures}"
-    outcomes = likelihood.outcome, bleu.outcome
-    same = FOR if outcomes[0] == outcomes[1] else AGAINST
-    outcome = OPEN if OPEN in outcomes else same
-    return Comparison(likelihood.subject, figures, outcome)
+    a, b = self.likelier(first, second), self.better(first, second)
+    same = FOR if a.outcome == b.outcome else AGAINST
+    outcome = OPEN if OPEN in (a.outcome, b.outcome) else same
+    return Comparison(a.subject, f"{a.figures}; {b.figures}", outcome)
 
   def gains_more(self, first: ModelRow, second: ModelRow) -> Comparison:
     """Asks whether refinement adds more to the first model's BLEU.
 
     From k = 0 to the most refinements that both were translated with.
     """
-    subject = f"{first.run} - {second.run}"
     steps = self._refinements(first) & self._refinements(second)
-    k = max(steps, default=0)
-    if 0 not in steps or k == 0:
+    if not {0} < steps:
       lacking = "not both have BLEU at k = 0 and another k"
-      return Comparison(subject, lacking, OPEN)
-    a, b = self._gain(first, k), self._gain(second, k)
-    if a is None or b is None:
-      return _lacking(subject, "translations", (first, a), (second, b))
-    gain = f"BLEU {_signed(a - b, 2)}: {a.value:+.2f} and {b.value:+.2f}"
-    return Comparison(f"{subject}, k = 0 to {k}", gain, _outcome(a - b))
+      return Comparison(f"{first.run} - {second.run}", lacking, OPEN)
+    k = max(steps)
+
+    def gain(row: ModelRow) -> Resampled | None:
+      ends = [self.sentences.bleu(row, f"delta{n}") for n in (k, 0)]
+      return None if None in ends else ends[0] - ends[1]
+
+    found, gains = (
+      _higher(first, second, gain, "BLEU", 2),
+      (gain(first), gain(second)),
+    )
+    subject, figures = f"{found.subject}, k = 0 to {k}", found.figures
+    if None not in gains:
+      figures += ": {:+.2f} and {:+.2f}".format(*(g.value for g in gains))
+    return Comparison(subject, figures, found.outcome)
 
   def _refinements(self, model: ModelRow) -> set[int]:
-    return {
-      row.k
-      for row in self.rows
-      if row.run == model.run and row.method == f"delta{row.k}"
-    }
-
-  def _gain(self, row: ModelRow, k: int) -> Resampled | None:
-    first, last = (self.sentences.bleu(row, f"delta{n}") for n in (0, k))
-    return None if first is None or last is None else last - first
+    rows = [row for row in self.rows if row.run == model.run]
+    return {row.k for row in rows if row.method == f"delta{row.k}"}
 
 
 def _size(row: ModelRow) -> str:
@@ -148,7 +140,7 @@ def rise_together(row: CorrelationRow) -> Comparison:
     return Comparison(subject, row.remark, OPEN)
   r = row.pearson
   figures = f"Pearson {r.value:+.3f} ({r.low:+.3f} to {r.high:+.3f})"
-  return Comparison(subject, figures, _beyond(r.low, r.high, 0.0))
+  return Comparison(subject, figures, _outcome(r.low, r.high, 0.0))
 
 
 def faster(first: ModelRow, second: ModelRow) -> Comparison:
@@ -157,11 +149,11 @@ def faster(first: ModelRow, second: ModelRow) -> Comparison:
   At the smallest batch that both were measured with.
   """
   subject = " / ".join(f"{row.run} {row.method}" for row in (first, second))
-  sizes = [
+  timed = [
     {n for n, speed in row.speeds.items() if speed.sentences_per_second}
     for row in (first, second)
   ]
-  if not (shared := sizes[0] & sizes[1]):
+  if not (shared := timed[0] & timed[1]):
     return Comparison(subject, "not both are measured at one batch size", OPEN)
   n = min(shared)
   a, b = first.speeds[n], second.speeds[n]
@@ -171,34 +163,23 @@ def faster(first: ModelRow, second: ModelRow) -> Comparison:
     return Comparison(subject, f"{ratio} {unit}, range unknown", OPEN)
   low, high = a.slowest / b.fastest, a.fastest / b.slowest
   figures = f"{ratio} ({low:.2f} to {high:.2f}) {unit}"
-  return Comparison(subject, figures, _beyond(low, high, 1.0))
+  return Comparison(subject, figures, _outcome(low, high, 1.0))
 
 
 def _higher(
   first: ModelRow, second: ModelRow, figure: Callable, name: str, digits: int
 ) -> Comparison:
-  subject = f"{first.run} - {second.run}"
-  a, b = figure(first), figure(second)
+  subject, a, b = f"{first.run} - {second.run}", figure(first), figure(second)
   if a is None or b is None:
-    return _lacking(subject, name, (first, a), (second, b))
-  difference = f"{name} {_signed(a - b, digits)}"
-  return Comparison(subject, difference, _outcome(a - b))
+    pairs = ((first, a), (second, b))
+    runs = ", ".join(row.run for row, found in pairs if found is None)
+    return Comparison(subject, f"no {name} of {runs}", OPEN)
+  value, (low, high) = (a - b).value, (a - b).interval
+  numbers = [f"{number:+.{digits}f}" for number in (value, low, high)]
+  figures = "{} {} ({} to {})".format(name, *numbers)
+  return Comparison(subject, figures, _outcome(low, high, 0.0))
 
 
-def _lacking(subject: str, name: str, *figures) -> Comparison:
-  runs = ", ".join(row.run for row, figure in figures if figure is None)
-  return Comparison(subject, f"no {name} of {runs}", OPEN)
-
-
-def _signed(difference: Resampled, digits: int) -> str:
-  values = difference.value, *difference.interval
-  return "{} ({} to {})".format(*(f"{v:+.{digits}f}" for v in values))
-
-
-def _outcome(difference: Resampled) -> str:
-  return _beyond(*difference.interval, 0.0)
-
-
-def _beyond(low: float, high: float, null: float) -> str:
+def _outcome(low: float, high: float, null: float) -> str:
   """FOR above the null, AGAINST below it, OPEN for an interval around it."""
   return FOR if low > null else AGAINST if high < null else OPEN

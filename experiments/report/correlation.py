@@ -1,4 +1,4 @@
-"""How well log-likelihood and BLEU agree across the checkpoints of a run."""
+"""Agreement of log-likelihood and BLEU across the checkpoints of a run."""
 
 import math
 

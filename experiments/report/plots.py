@@ -34,10 +34,10 @@ _LOOKS = {
   GAUSSIAN: ("#D55E00", "o"),
   FLOW: ("#009E73", "o"),
 }
-_MORE_COLOURS, _MORE_MARKS = (
-  ("#CC79A7", "#56B4E9", "#E69F00", "#000000"),
-  "s^Dv",
+_MORE_LOOKS = tuple(
+  zip(("#CC79A7", "#56B4E9", "#E69F00", "#000000"), "s^Dv", strict=True)
 )
+_GREY = "#555555"
 _NO_PLOTS = "Plots need matplotlib: pip install 'latentnmt[plots]'."
 _WIDTH = 5.2  # inches: the width of a phone at the size of its text
 _STYLE = {
@@ -47,7 +47,6 @@ _STYLE = {
   "axes.spines.top": False,
   "axes.titlelocation": "left",
   "axes.titlesize": 10,
-  "axes.labelsize": 9,
   "font.size": 9,
   "grid.color": "#e6e6e6",
   "legend.fontsize": 8,
@@ -103,8 +102,7 @@ class Look:
   def __init__(self, rows: Sequence[RunRow]):
     families = dict.fromkeys(row.family for row in rows)
     others = [family for family in families if family not in _LOOKS]
-    looks = itertools.cycle(zip(_MORE_COLOURS, "s^Dv", strict=True))
-    more = dict(zip(others, looks, strict=False))
+    more = dict(zip(others, itertools.cycle(_MORE_LOOKS), strict=False))
     self._looks = {family: (_LOOKS | more)[family] for family in families}
     self._data = dict.fromkeys(row.data or "raw" for row in rows)
 
@@ -143,8 +141,8 @@ class Look:
       for family, (colour, marker) in self._looks.items()
     ]
     for name in self._data:
-      face, style = ("white", "--") if name == "distilled" else ("#555555", "-")
-      look = {"color": "#555555", "markerfacecolor": face, "linestyle": style}
+      face, style = ("white", "--") if name == "distilled" else (_GREY, "-")
+      look = {"color": _GREY, "markerfacecolor": face, "linestyle": style}
       handles.append(Line2D([], [], marker="o", lw=1, label=name, **look))
     one_line = sum(len(h.get_label()) + 5 for h in handles) < 85
     figure.legend(
@@ -189,6 +187,13 @@ def write_labels(axes, labels: Sequence[Label]) -> None:
   inside, taken = axes.get_window_extent(), []
   points = np.concatenate([_along(line) for line in axes.get_lines()])
 
+  def moved(text, distance: int, towards: tuple[int, int]):
+    dx, dy = towards
+    text.set_position((dx * distance, dy * distance))
+    text.set_ha(("right", "center", "left")[dx + 1])
+    text.set_va(("top", "center", "bottom")[dy + 1])
+    return text.get_window_extent().padded(1)
+
   def cost(box) -> float:
     out = max(inside.x0 - box.x0, box.x1 - inside.x1, 0)
     out += max(inside.y0 - box.y0, box.y1 - inside.y1, 0)
@@ -196,21 +201,12 @@ def write_labels(axes, labels: Sequence[Label]) -> None:
     return 40 * covered + box.count_contains(points) + out
 
   for place, name, colour in labels:
-    best = None
-    for distance, (dx, dy) in itertools.product((7, 14, 22, 32), _AROUND):
-      options = {
-        "xytext": (dx * distance, dy * distance),
-        "textcoords": "offset points",
-        "ha": ("right", "center", "left")[dx + 1],
-        "va": ("top", "center", "bottom")[dy + 1],
-      }
-      text = axes.annotate(name, place, fontsize=8, color=colour, **options)
-      box = text.get_window_extent().padded(1)
-      text.remove()
-      if best is None or cost(box) < cost(best[0]):
-        best = box, options
-    axes.annotate(name, place, fontsize=8, color=colour, **best[1])
-    taken.append(best[0])
+    text = axes.annotate(
+      name, place, (0, 0), textcoords="offset points", fontsize=8, color=colour
+    )
+    places = itertools.product((7, 14, 22, 32), _AROUND)
+    best = min(places, key=lambda p, text=text: cost(moved(text, *p)))
+    taken.append(moved(text, *best))
 
 
 def _along(line) -> np.ndarray:

@@ -113,7 +113,6 @@ def as_html(table: Table) -> str:
 
 # Tables of models.
 
-_LOG_P = "log p(y given x)"
 _RUN = "run {run} | data {data}"
 _BLEU = "BLEU {bleu:.2f} | 95 % {bleu_low:.2f} to {bleu_high:.2f}"
 
@@ -123,8 +122,9 @@ def quality(rows: list[ModelRow], split: str) -> Table:
   rows = [row for row in rows if row.primary]
   return Table(
     "Table 1: translations and log-likelihood",
-    f"run {{run}} | model {{model}} | data {{data}} | decoding {{method}} | {_BLEU}"
-    f" | chrF {{chrf:.1f}} | {_LOG_P} {{log_likelihood:.3f}}"
+    "run {run} | model {model} | data {data} | decoding {method} | "
+    + _BLEU
+    + " | chrF {chrf:.1f} | log p(y given x) {log_likelihood:.3f}"
     " | estimator {estimator} | K {K:d} | ESS {ess:.1f}"
     " | bits/byte {bits_per_byte:.3f} | lee2020 {lee2020:.3f}",
     rows,
@@ -183,7 +183,8 @@ def refinement(rows: list[ModelRow]) -> Table:
         lines.append(columns(run[0]) | {"method": figure} | values)
   return Table(
     "Table 3: iterative refinement",
-    f"{_RUN} | figure {{method}}"
+    _RUN
+    + " | figure {method}"
     + "".join(f" | k = {k} {{k{k}:s}}" for k in sorted({r.k for r in rows})),
     lines,
     [
@@ -206,8 +207,9 @@ def speed(rows: list[ModelRow]) -> Table:
   devices = dict.fromkeys(row.device for row in rows if row.device)
   return Table(
     "Table 4: speed and size",
-    f"{_RUN} | parameters {{parameters:,}} | MB {{megabytes:.1f}}"
-    f" | decoding {{method}} | {_BLEU}"
+    _RUN
+    + " | parameters {parameters:,} | MB {megabytes:.1f} | decoding {method} | "
+    + _BLEU
     + (speeds or " | sentences/s {sentences_per_second_batch1:.1f}"),
     rows,
     [
@@ -224,8 +226,9 @@ def ranking(rows: list[RankingRow]) -> Table:
   """Shows rows as `SentenceFigures.ranking` returns them."""
   return Table(
     "Table 5: all models ranked on one scale, and by the paper's convention",
-    f"{_RUN} | {_LOG_P} {{log_p:.3f}} | 95 % {{log_p_low:.3f}} to"
-    " {log_p_high:.3f} | estimator {estimator} | rank {log_p_rank:d}"
+    _RUN + " | log p(y given x) {log_p:.3f}"
+    " | 95 % {log_p_low:.3f} to {log_p_high:.3f}"
+    " | estimator {estimator} | rank {log_p_rank:d}"
     " | ELBO {elbo:.3f} | KL {kl:.3f} | paper's convention {lee2020:.3f}"
     " | its 95 % {lee2020_low:.3f} to {lee2020_high:.3f}"
     " | its rank {lee2020_rank:d} | BLEU {bleu:.2f}"
@@ -252,7 +255,7 @@ def _rank_correlations(rows: list[RankingRow]) -> list[str]:
   found = [(row.log_p.value, row.lee2020.value, row.bleu.value) for row in rows]
   found = [values for values in found if None not in values]
   parts = []
-  for i, name in enumerate((_LOG_P, "the paper's figure")):
+  for i, name in enumerate(("log p(y given x)", "the paper's figure")):
     _, spearman = correlation([(values[i], values[2]) for values in found])
     if spearman.value is not NOT_APPLICABLE:
       parts.append(f"{spearman.value:+.2f} by {name}")
@@ -270,10 +273,12 @@ def agreement(rows: list[CorrelationRow]) -> Table:
   split = rows[0].split if rows else None
   return Table(
     "Table 2: correlation of log-likelihood and BLEU across checkpoints",
-    f"{_RUN} | decoding {{method}} | log-likelihood {{figure}} | n {{n:d}}"
-    " | Pearson (95 %) {pearson:+.3f} ({pearson_low:+.2f} to {pearson_high:+.2f})"
-    " | Spearman (95 %) {spearman:+.3f} ({spearman_low:+.2f} to"
-    " {spearman_high:+.2f}) | remark {remark}",
+    _RUN + " | decoding {method} | log-likelihood {figure} | n {n:d}"
+    " | Pearson (95 %)"
+    " {pearson:+.3f} ({pearson_low:+.2f} to {pearson_high:+.2f})"
+    " | Spearman (95 %)"
+    " {spearman:+.3f} ({spearman_low:+.2f} to {spearman_high:+.2f})"
+    " | remark {remark}",
     rows,
     [
       f"n checkpoints of each run, on split {split}. Intervals are"
