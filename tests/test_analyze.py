@@ -748,7 +748,10 @@ def test_plots_are_there_for_what_there_is():
   assert len(plots.scatter([ROW, teacher], [])) == 1
   assert plots.scatter([bare], _points(1)) == []
   assert plots.speed([bare]) is None
-  assert plots.training([TrainingLog("x")]) is None
+  bare_log = TrainingLog("x")
+  assert plots.training([bare_log]) is None
+  curves = {"step": [(1, 1)], "kl": [(1, 0.5)]}
+  assert plots.training([bare_log, TrainingLog("y", curves=curves)])
   (figure,) = plots.scatter([bare], _points(4))
   assert "checkpoints, on dev" in figure.title
   again = plots.scatter([bare], _points(4))[0]

@@ -189,11 +189,8 @@ def _agreement(pair: str, correlations: list[CorrelationRow]) -> Table:
 
 
 def _speed(pair: str, rows: list[ModelRow]) -> Table:
-  theirs = [
-    PaperRow(model, "raw", speed, bleu, "beam4")
-    for model, (bleu, speed) in _BEAM.items()
-  ]
-  theirs += _by_steps(_SPEED, "distilled")
+  beams = [PaperRow(m, "raw", s, b, "beam4") for m, (b, s) in _BEAM.items()]
+  theirs = [*beams, *_by_steps(_SPEED, "distilled")]
   shown = _BY_METHOD + (
     " | sentences/s at 1 {sentences_per_second_batch1:.2f}"
     " | sentences/s at 1, paper {paper_figure:.2f}"

@@ -182,26 +182,18 @@ def _row(run: Run, method: str | None) -> ModelRow:
     sampled = dict.fromkeys(sampled, NOT_APPLICABLE)
   refinements = re.match(r"delta(\d+)", method or "")
   return ModelRow(
-    **vars(run.about),
-    **sampled,
-    log_likelihood=found.value,
-    estimator=estimator,
-    bits_per_byte=found.get("bits_per_byte"),
-    step=found.step,
-    sentences=found.get("sentences"),
-    tokens=found.get("tokens"),
-    unknown=found.get("unknown"),
-    truncated=found.get("truncated"),
-    scored_on=found.data,
-    primary=method == primary_method(run.methods),
-    method=method,
+    **vars(run.about), **sampled,
+    log_likelihood=found.value, estimator=estimator, step=found.step,
+    bits_per_byte=found.get("bits_per_byte"), scored_on=found.data,
+    sentences=found.get("sentences"), tokens=found.get("tokens"),
+    unknown=found.get("unknown"), truncated=found.get("truncated"),
+    primary=method == primary_method(run.methods), method=method,
     k=int(refinements[1]) if refinements else NOT_APPLICABLE,
-    bleu=_score(bleu),
-    chrf=_score(run.find("chrf", method=method)),
+    bleu=_score(bleu), chrf=_score(run.find("chrf", method=method)),
     bound=run.find("bound", method=method).value,
     eq3=run.find("eq3", method=method).value,
     reference_normalizers=", ".join(bleu.get("reference_normalizers") or []),
-  )
+  )  # fmt: skip
 
 
 def _score(result: Result) -> Score:
@@ -253,27 +245,23 @@ def most_checkpoints(study: StudyDirectory, split: str) -> list[ModelRow]:
 
 def compare(study: StudyDirectory, split: str) -> list[TruthRow]:
   """Returns a row for each estimator that is paired with the known truth."""
-  rows = []
-  for run in runs(study, split):
-    for estimator in _ESTIMATORS:
-      found = run.find("difference_to_truth", estimator=estimator)
-      if found.value is not None:
-        rows.append(_truth(run, found))
-  return rows
+  pairs = [
+    (run.about.run, run.find("difference_to_truth", estimator=estimator))
+    for run in runs(study, split)
+    for estimator in _ESTIMATORS
+  ]
+  return [_truth(*pair) for pair in pairs if pair[1].value is not None]
 
 
-def _truth(run: Run, found: Result) -> TruthRow:
-  error, truth = found.get("standard_error"), found.get("truth_per_token")
+def _truth(run: str, found: Result) -> TruthRow:
+  truth, difference = found.get("truth_per_token"), found.get("per_token")
+  error = found.get("standard_error")
   return TruthRow(
-    run=run.about.run,
-    estimator=found.estimator,
-    per_token=truth + found.get("per_token"),
-    truth_per_token=truth,
-    difference_per_token=found.get("per_token"),
-    difference=found.value,
-    standard_error=error,
+    run=run, estimator=found.estimator, per_token=truth + difference,
+    truth_per_token=truth, difference_per_token=difference,
+    difference=found.value, standard_error=error,
     errors=found.value / error if error else None,
-  )
+  )  # fmt: skip
 
 
 def training(study: StudyDirectory) -> list[TrainingLog]:

@@ -44,15 +44,10 @@ def _row(point: ModelRow, figure: str, pairs: list) -> CorrelationRow:
   few = len(pairs) < FEWEST
   remark = "too few checkpoints" if few else "one of the two does not vary"
   return CorrelationRow(
-    **point.about(),
-    split=point.split,
-    method=point.method,
-    figure=figure,
-    n=len(pairs),
+    **point.about(), split=point.split, method=point.method,
+    figure=figure, n=len(pairs), pearson=pearson, spearman=spearman,
     remark=remark if pearson is _UNDEFINED else "",
-    pearson=pearson,
-    spearman=spearman,
-  )
+  )  # fmt: skip
 
 
 def correlation(pairs: list[tuple[float, float]]) -> tuple[Interval, Interval]:

@@ -106,11 +106,11 @@ class SentenceFigures:
         method=row.method,
         estimator=self.estimator(row),
         log_p=log_p[i],
-        elbo=self.term(row, "elbo"),
-        kl=self.term(row, "kl"),
         lee2020=lee2020[i],
         bleu=bleu[i],
-      )
+        elbo=self.term(row, "elbo"),
+        kl=self.term(row, "kl"),
+      )  # fmt: skip
       for i, row in enumerate(self._rows)
     ]
     return rows if any(row.log_p.rank for row in rows) else []

@@ -34,28 +34,17 @@ _LOOKS = {
   GAUSSIAN: ("#D55E00", "o"),
   FLOW: ("#009E73", "o"),
 }
-_MORE_LOOKS = tuple(
-  zip(("#CC79A7", "#56B4E9", "#E69F00", "#000000"), "s^Dv", strict=True)
-)
+_MORE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _GREY = "#555555"
 _NO_PLOTS = "Plots need matplotlib: pip install 'latentnmt[plots]'."
 _WIDTH = 5.2  # inches: the width of a phone at the size of its text
 _STYLE = {
-  "axes.edgecolor": "#888888",
-  "axes.grid": True,
-  "axes.spines.right": False,
-  "axes.spines.top": False,
-  "axes.titlelocation": "left",
-  "axes.titlesize": 10,
-  "font.size": 9,
-  "grid.color": "#e6e6e6",
-  "legend.fontsize": 8,
-  "legend.frameon": False,
-  "lines.linewidth": 1.4,
-  "svg.hashsalt": "latentnmt",
-  "xtick.labelsize": 8,
-  "ytick.labelsize": 8,
-}
+  "axes.edgecolor": "#888888", "axes.grid": True, "grid.color": "#e6e6e6",
+  "axes.spines.right": False, "axes.spines.top": False,
+  "axes.titlelocation": "left", "axes.titlesize": 10, "font.size": 9,
+  "legend.fontsize": 8, "legend.frameon": False, "lines.linewidth": 1.4,
+  "xtick.labelsize": 8, "ytick.labelsize": 8, "svg.hashsalt": "latentnmt",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +91,8 @@ class Look:
   def __init__(self, rows: Sequence[RunRow]):
     families = dict.fromkeys(row.family for row in rows)
     others = [family for family in families if family not in _LOOKS]
-    more = dict(zip(others, itertools.cycle(_MORE_LOOKS), strict=False))
+    looks = itertools.cycle(zip(_MORE_COLOURS, "s^Dv", strict=True))
+    more = dict(zip(others, looks, strict=False))
     self._looks = {family: (_LOOKS | more)[family] for family in families}
     self._data = dict.fromkeys(row.data or "raw" for row in rows)
 
@@ -118,12 +108,9 @@ class Look:
   def mark(self, row: RunRow) -> dict:
     """Returns how a point of this row is drawn."""
     colour, marker = self._looks[row.family]
-    return {
-      "marker": marker,
-      "linestyle": "none",
-      "markeredgecolor": colour,
-      "markerfacecolor": "white" if row.data == "distilled" else colour,
-    }
+    face = "white" if row.data == "distilled" else colour
+    style = {"marker": marker, "linestyle": "none"}
+    return style | {"markeredgecolor": colour, "markerfacecolor": face}
 
   def draw(self, axes, rows: list, place: Callable, size: float) -> None:
     """Draws marks for rows of a run, several of them on a thin line."""
@@ -145,13 +132,10 @@ class Look:
       look = {"color": _GREY, "markerfacecolor": face, "linestyle": style}
       handles.append(Line2D([], [], marker="o", lw=1, label=name, **look))
     one_line = sum(len(h.get_label()) + 5 for h in handles) < 85
-    figure.legend(
-      handles=handles,
-      loc="outside upper left",
-      ncols=len(handles) if one_line else -(-len(handles) // 2),
-      columnspacing=1.2,
-      handletextpad=0.4,
-    )
+    columns = len(handles) if one_line else -(-len(handles) // 2)
+    spacing = {"columnspacing": 1.2, "handletextpad": 0.4}
+    place = "outside upper left"
+    figure.legend(handles=handles, loc=place, ncols=columns, **spacing)
 
 
 def _figure(
@@ -187,26 +171,25 @@ def write_labels(axes, labels: Sequence[Label]) -> None:
   inside, taken = axes.get_window_extent(), []
   points = np.concatenate([_along(line) for line in axes.get_lines()])
 
-  def moved(text, distance: int, towards: tuple[int, int]):
-    dx, dy = towards
-    text.set_position((dx * distance, dy * distance))
-    text.set_ha(("right", "center", "left")[dx + 1])
-    text.set_va(("top", "center", "bottom")[dy + 1])
-    return text.get_window_extent().padded(1)
-
   def cost(box) -> float:
     out = max(inside.x0 - box.x0, box.x1 - inside.x1, 0)
     out += max(inside.y0 - box.y0, box.y1 - inside.y1, 0)
     covered = sum(box.overlaps(other) for other in taken)
     return 40 * covered + box.count_contains(points) + out
 
+  def move(text, distance: int, direction: tuple[int, int]):
+    dx, dy = direction
+    text.set_position((dx * distance, dy * distance))
+    text.set_ha(("right", "center", "left")[dx + 1])
+    text.set_va(("top", "center", "bottom")[dy + 1])
+    return text.get_window_extent().padded(1)
+
+  style = {"textcoords": "offset points", "fontsize": 8}
   for place, name, colour in labels:
-    text = axes.annotate(
-      name, place, (0, 0), textcoords="offset points", fontsize=8, color=colour
-    )
-    places = itertools.product((7, 14, 22, 32), _AROUND)
-    best = min(places, key=lambda p, text=text: cost(moved(text, *p)))
-    taken.append(moved(text, *best))
+    text = axes.annotate(name, place, (0, 0), color=colour, **style)
+    moves = itertools.product((7, 14, 22, 32), _AROUND)
+    best = min(moves, key=lambda m, text=text: cost(move(text, *m)))
+    taken.append(move(text, *best))
 
 
 def _along(line) -> np.ndarray:
@@ -228,18 +211,17 @@ def _bleu_axis(axes, rows: Sequence[ModelRow]) -> None:
 
 def scatter(rows: list[ModelRow], points: list[ModelRow]) -> list[Figure]:
   """Draws BLEU against log-likelihood: models, then their checkpoints."""
-  look, figures = Look(rows), []
   models = [
     [row]
     for row in rows
     if row.primary and None not in (row.bleu.value, row.log_likelihood)
   ]
-  if models:
-    caption = (
-      "Each model with its primary decoding method. Further right is the better"
-      " density, further up the better translator."
-    )
-    figures.append(_scatter("models", caption, look, models))
+  caption = (
+    "Each model with its primary decoding method. Further right is the better"
+    " density, further up the better translator."
+  )
+  look = Look(rows)
+  figures = [_scatter("models", caption, look, models)] if models else []
   paths = [_near(run, points) for run in by_run(points)]
   if len(points) > len(paths):
     far = len(points) - sum(map(len, paths))
@@ -261,29 +243,26 @@ def _near(run: list[ModelRow], points: list[ModelRow]) -> list[ModelRow]:
   values = sorted(point.log_likelihood for point in points)
   median = values[len(values) // 2]
   lowest = median - 5 * (values[-1] - median)
-  near = [point for point in run[:-1] if point.log_likelihood >= lowest]
-  return [*near, run[-1]]
+  return [p for p in run if p.log_likelihood >= lowest or p is run[-1]]
 
 
 def _scatter(
   kind: str, caption: str, look: Look, paths: list[list[ModelRow]]
 ) -> Figure:
   """Draws a path for each run, its end large and with a name."""
+  ends = [path[-1] for path in paths]
 
   def place(row: ModelRow) -> tuple[float, float]:
     return row.log_likelihood, row.bleu.value
 
   def panel(axes) -> list[Label]:
-    for path in paths:
-      look.draw(axes, path, place, 3.5)
-    for path in paths:
-      look.draw(axes, path[-1:], place, 8)
+    for path, size in [(p, 3.5) for p in paths] + [([end], 8) for end in ends]:
+      look.draw(axes, path, place, size)
     axes.set_xlabel("log p(y | x), nats per token, length paid for")
     _bleu_axis(axes, list(itertools.chain(*paths)))
-    ends = [path[-1] for path in paths]
     return [(place(row), row.run, look.colour(row)) for row in ends]
 
-  title = f"BLEU against log-likelihood: {kind}, on {paths[0][0].split}"
+  title = f"BLEU against log-likelihood: {kind}, on {ends[0].split}"
   return _figure(title, caption, 3.3, look, [panel])
 
 
@@ -347,21 +326,17 @@ _CURVES = (
 def training(logs: list[TrainingLog]) -> Figure | None:
   """Draws loss terms and dev BLEU by step, what of them was logged."""
   curves = [c for c in _CURVES if any(any(_pairs(log, c)) for log in logs)]
-  look = Look(logs)
   if not curves:
     return None
-  return _figure(
-    "Training",
+  caption = (
     "Lines are means over training steps, marks the dev split. The evidence"
     " lower bound is reconstruction less KL; an autoregressive model has no z."
-    " Dev BLEU is of greedy decoding or of one refinement.",
-    2.05,
-    look,
-    [
-      functools.partial(_curve, look, logs, curve, curve is curves[-1])
-      for curve in curves
-    ],
+    " Dev BLEU is of greedy decoding or of one refinement."
   )
+  look = Look(logs)
+  panels = [functools.partial(_curve, look, logs, curve) for curve in curves]
+  panels[-1] = functools.partial(panels[-1], last=True)
+  return _figure("Training", caption, 2.05, look, panels)
 
 
 def _pairs(log: TrainingLog, curve: tuple) -> tuple[list, list]:
@@ -372,12 +347,14 @@ def _pairs(log: TrainingLog, curve: tuple) -> tuple[list, list]:
 
 
 def _curve(
-  look: Look, logs: list[TrainingLog], curve: tuple, last: bool, axes
+  look: Look, logs: list[TrainingLog], curve: tuple, axes, last: bool = False
 ) -> list[Label]:
-  """Draws a line and marks for each run that has the term."""
+  """Draws a line and marks for each run that has the term; names the last."""
   title, scale, unit, _ = curve
   axes.set(title=title, yscale=scale, ylabel=unit)
-  axes.set_xlim(0, 1.05 * max(log.curves["step"][-1][0] for log in logs))
+  steps = (step for log in logs for step, _ in log.curves.get("step", []))
+  axes.set_xlim(0, 1.05 * max(steps))
+  axes.set_xlabel("step" if last else "")
   labels = []
   for log in logs:
     train, dev = _pairs(log, curve)
@@ -386,6 +363,4 @@ def _curve(
     if dev:
       axes.plot(*zip(*dev, strict=True), **look.mark(log), markersize=4)
       labels.append((dev[-1], log.run, look.colour(log)))
-  if last:
-    axes.set_xlabel("step")
   return labels if last else []

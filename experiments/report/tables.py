@@ -131,10 +131,9 @@ def quality(rows: list[ModelRow], split: str) -> Table:
     [
       *conditions(rows, split),
       "log p(y given x): nats per token of the corpus, the length paid for;"
-      " exact for autoregressive models, for latent ones the"
-      " importance-weighted bound (iwae) of K posterior samples. ESS: effective"
-      " sample size, median over sentences; near 1 the bound is loose."
-      " bits/byte: of the same, per UTF-8 byte of the references.",
+      " exact, or the importance-weighted bound (iwae) of K posterior samples."
+      " ESS: effective sample size, median over sentences; near 1 the bound is"
+      " loose. bits/byte: of the same, per UTF-8 byte of the references.",
       "lee2020: what the public code of Lee et al. (2020) reports, mean over"
       " sentences per position, length given. It is not a likelihood: it"
       " overstates by about the KL term.",
@@ -240,9 +239,9 @@ def ranking(rows: list[RankingRow]) -> Table:
       " not counted. annealed is taken where every latent model has it. All"
       " but exact are lower bounds. ELBO: likewise. KL: log q(z given x, y) -"
       " log p(z given x), mean over the samples.",
-      "paper's convention: what it most likely reports. Latent models:"
-      " lee2020, the true length given, per position, mean over sentences; no"
-      " likelihood. Autoregressive models: log p(y given x) per token.",
+      "paper's convention: what it most likely reports. Latent models: lee2020,"
+      " the true length given, per position, mean over sentences; no"
+      " likelihood. Exact models: log p(y given x) per token.",
       "95 %: bootstrap over sentences, 1,000 resamples; the noise of sampling z"
       " is in report.csv.",
       *_rank_correlations(rows),
