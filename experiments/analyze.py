@@ -7,17 +7,16 @@ Reads the runs below the study's folder and writes there
   report.md        the tables, which are printed, too
   report.html      tables, plots and samples on one page that needs no other
                    file; plots where matplotlib is installed
-  report.csv       every figure with all digits, a row per run and decoding
+  report.csv       every figure with all digits, a row per run and method
   checkpoints.csv  likewise of each checkpoint with a likelihood and a BLEU
   ranking.csv      Table 5 with all digits
   findings.md      with --findings: each claim of the paper, checked on these
                    results, and what the verdict rests on; printed, too
 
-Tables 1 to 4 are those of the paper. Table 2 is of the split on which the most
-checkpoints were scored, all else is of --split. Table 5 ranks all models on one
-scale. With --paper=wmt14_en_de, or another of its language pairs, the paper's
-own figures stand beside ours. Where the data has known log p(y|x), a last table
-pairs every estimator with that truth.
+Tables 1 to 4 are those of the paper, the second of the split on which the most
+checkpoints were scored, all else of --split. Table 5 ranks all models on one
+scale. With --paper=wmt14_en_de, or another pair, the paper's own figures stand
+beside ours. Where log p(y|x) is known, a last table has it beside estimates.
 """
 
 from pathlib import Path

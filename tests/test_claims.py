@@ -263,7 +263,7 @@ def test_ours_stand_beside_the_papers():
   ours = row("flow_base_iwslt-raw", bleu=Score(20.0), bound=-1.5)
   ranked = RankingRow(
     **about(ours.run),
-    bleu=Ranked(20.0),
+    bleu=Score(20.0),
     log_p=Ranked(-3.0),
     lee2020=Ranked(-1.4),
   )

@@ -35,19 +35,12 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-  """A study's models, under one reading of "log-likelihood".
-
-  Attributes:
-    rows: as `collect.collect` returns them.
-    sentences: of the same rows.
-    correlations: as `correlation.correlations` returns them.
-    reading: LOG_P or LEE2020.
-  """
+  """A study's models, under one reading of "log-likelihood"."""
 
   rows: list[ModelRow]
-  sentences: SentenceFigures
-  correlations: list[CorrelationRow]
-  reading: str = LOG_P
+  sentences: SentenceFigures  # of the same rows
+  correlations: list[CorrelationRow]  # over checkpoints of the same runs
+  reading: str = LOG_P  # or LEE2020
 
   def primary(self, data: str | None = None) -> list[ModelRow]:
     """Returns a row for each run, or for each trained on such data."""

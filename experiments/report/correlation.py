@@ -44,7 +44,8 @@ def _row(point: ModelRow, figure: str, pairs: list) -> CorrelationRow:
   few = len(pairs) < FEWEST
   remark = "too few checkpoints" if few else "one of the two does not vary"
   return CorrelationRow(
-    **point.about(), split=point.split, method=point.method,
+    run=point.run, model=point.model, family=point.family, data=point.data,
+    split=point.split, method=point.method,
     figure=figure, n=len(pairs), pearson=pearson, spearman=spearman,
     remark=remark if pearson is _UNDEFINED else "",
   )  # fmt: skip

@@ -1,8 +1,7 @@
-"""A study by its sentences: what each model makes of each of them.
+"""A study by its sentences: figures that can be resampled and compared.
 
-`collect` reads figures of a corpus, this what they are sums of, so that they
-can be resampled and models be compared on the same sentences. A figure is None
-where a file that it needs is missing.
+`collect` reads figures of a corpus, this what they are sums of. A figure is
+None where a file that it needs is missing.
 """
 
 import numpy as np
@@ -12,7 +11,6 @@ from latentnmt import metrics
 from latentnmt.experiments.report.rows import (
   EXACT,
   NOT_APPLICABLE,
-  Interval,
   ModelRow,
   Number,
   Ranked,
@@ -23,13 +21,7 @@ from latentnmt.metrics import Resampled, resampled_bleu, resampled_ratio
 
 
 class SentenceFigures:
-  """Likelihoods and translations of the sentences of a split.
-
-  Args:
-    study: its folder, where the prepared data are, raw or distilled.
-    split: of the data.
-    rows: as `collect.collect` returns them.
-  """
+  """Likelihoods and translations of a split's sentences, for rows of models."""
 
   def __init__(self, study: StudyDirectory, split: str, rows: list[ModelRow]):
     self._split = split
@@ -97,22 +89,15 @@ class SentenceFigures:
 
   def ranking(self) -> list[RankingRow]:
     """Returns the models ranked; none where none is scored by sentence."""
-    log_p = _ranked([_interval(self.log_p(row)) for row in self._rows])
-    lee2020 = _ranked([_interval(self.lee2020(row)) for row in self._rows])
-    bleu = _ranked([row.bleu for row in self._rows])
-    rows = [
-      RankingRow(
-        **row.about(),
-        method=row.method,
-        estimator=self.estimator(row),
-        log_p=log_p[i],
-        lee2020=lee2020[i],
-        bleu=bleu[i],
-        elbo=self.term(row, "elbo"),
-        kl=self.term(row, "kl"),
-      )  # fmt: skip
-      for i, row in enumerate(self._rows)
-    ]
+    log_p = _ranked([self.log_p(row) for row in self._rows])
+    lee2020 = _ranked([self.lee2020(row) for row in self._rows])
+    bleu_ranks = _ranks([row.bleu.value for row in self._rows])
+    rows = []
+    for i, row in enumerate(self._rows):
+      ranked = {"log_p": log_p[i], "lee2020": lee2020[i]}
+      ranked |= {"bleu_rank": bleu_ranks[i], "estimator": self.estimator(row)}
+      terms = {name: self.term(row, name) for name in ("elbo", "kl")}
+      rows.append(RankingRow(**vars(row) | ranked | terms))
     return rows if any(row.log_p.rank for row in rows) else []
 
   def samples(self, count: int) -> list[dict[str, str]]:
@@ -141,14 +126,15 @@ def _texts(study: StudyDirectory, split: str) -> dict[str, list[str]]:
   return {}
 
 
-def _interval(figure: Resampled | None) -> Interval:
-  return Interval(figure.value, *figure.interval) if figure else Interval()
+def _ranked(figures: list[Resampled | None]) -> list[Ranked]:
+  """Figures with their intervals and ranks; empty ones for None."""
+  ranks = _ranks([figure and figure.value for figure in figures])
+  return [
+    Ranked(figure.value, *figure.interval, rank) if figure else Ranked()
+    for figure, rank in zip(figures, ranks, strict=True)
+  ]
 
 
-def _ranked(figures: list[Interval]) -> list[Ranked]:
-  known = [figure.value for figure in figures if figure.value is not None]
-
-  def rank(value: float | None) -> int | None:
-    return None if value is None else 1 + sum(v > value for v in known)
-
-  return [Ranked(f.value, f.low, f.high, rank(f.value)) for f in figures]
+def _ranks(values: list[float | None]) -> list[int | None]:
+  known = [value for value in values if value is not None]
+  return [v if v is None else 1 + sum(k > v for k in known) for v in values]

@@ -79,11 +79,6 @@ class RunRow:
   family: str = ""  # of the configuration; models are grouped by it
   data: str | None = None  # trained on "raw" or on "distilled" text
 
-  def about(self) -> dict[str, str | None]:
-    """Returns these fields, for another row of the same run."""
-    names = (field.name for field in dataclasses.fields(RunRow))
-    return {name: getattr(self, name) for name in names}
-
 
 @dataclasses.dataclass(frozen=True)
 class ModelRow(RunRow):
@@ -134,16 +129,13 @@ class CorrelationRow(RunRow):
 
 
 @dataclasses.dataclass(frozen=True)
-class RankingRow(RunRow):
-  """A model, with its primary decoding method, among all models."""
+class RankingRow(ModelRow):
+  """A model among all models, by what can be compared across them."""
 
-  method: str | None = None
-  estimator: str | None = None  # of log_p
-  log_p: Ranked = Ranked()
-  elbo: Number = None
+  log_p: Ranked = Ranked()  # by `estimator`, here the best that all have
   kl: Number = None
-  lee2020: Ranked = Ranked()  # the paper's convention
-  bleu: Ranked = Ranked()
+  lee2020: Ranked = Ranked()  # the paper's convention, of exact models, too
+  bleu_rank: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -222,7 +222,7 @@ def speed(rows: list[ModelRow]) -> Table:
 
 
 def ranking(rows: list[RankingRow]) -> Table:
-  """Shows rows as `SentenceFigures.ranking` returns them."""
+  """Shows all models with their ranks by likelihood and by BLEU."""
   return Table(
     "Table 5: all models ranked on one scale, and by the paper's convention",
     _RUN + " | log p(y given x) {log_p:.3f}"
@@ -234,11 +234,11 @@ def ranking(rows: list[RankingRow]) -> Table:
     " | rank by BLEU {bleu_rank:d}",
     rows,
     [
-      "log p(y given x): nats per token of the corpus, the same tokens for all:"
+      "log p(y given x), ELBO: nats per token of the corpus, the same for all:"
       " the length is paid for, and EOS that a model appends is paid for but"
       " not counted. annealed is taken where every latent model has it. All"
-      " but exact are lower bounds. ELBO: likewise. KL: log q(z given x, y) -"
-      " log p(z given x), mean over the samples.",
+      " but exact are lower bounds. KL: mean of log q(z given x, y) - log p(z"
+      " given x) over the samples.",
       "paper's convention: what it most likely reports. Latent models: lee2020,"
       " the true length given, per position, mean over sentences; no"
       " likelihood. Exact models: log p(y given x) per token.",
@@ -268,7 +268,7 @@ def _rank_correlations(rows: list[RankingRow]) -> list[str]:
 
 
 def agreement(rows: list[CorrelationRow]) -> Table:
-  """Shows rows as `correlation.correlations` returns them."""
+  """Shows how likelihood and BLEU agree over checkpoints."""
   split = rows[0].split if rows else None
   return Table(
     "Table 2: correlation of log-likelihood and BLEU across checkpoints",
@@ -291,7 +291,7 @@ def agreement(rows: list[CorrelationRow]) -> Table:
 
 
 def truth(rows: list[TruthRow]) -> Table:
-  """Shows rows as `collect.compare` returns them."""
+  """Shows every estimator beside the known truth."""
   return Table(
     "Against the known log p(y given x)",
     "run {run} | estimator {estimator} | nats/token {per_token:.3f}"
