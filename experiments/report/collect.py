@@ -86,9 +86,8 @@ def runs(study: StudyDirectory, split: str) -> list[Run]:
   exact = {run.about.family for run in found if run.exact}
 
   def order(run: Run) -> tuple:
-    about, preset = run.about, run.config.preset
-    distilled = about.data == "distilled"
-    return about.family not in exact, preset, distilled, about.run
+    about, distilled = run.about, run.about.data == "distilled"
+    return about.family not in exact, about.model, distilled, about.run
 
   return sorted(found, key=order)
 

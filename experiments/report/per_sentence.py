@@ -119,11 +119,11 @@ class SentenceFigures:
 
 def _texts(study: StudyDirectory, split: str) -> dict[str, list[str]]:
   """Sentences of the split; dev and test of distilled data are the raw ones."""
-  for folder in study.prepared()[:1]:
-    prepared = latentnmt.data.PreparedData.open(folder)
-    sources, references = prepared.sources(split), prepared.targets(split)
-    return {"source": sources, "reference": references}
-  return {}
+  if not (folders := study.prepared()):
+    return {}
+  prepared = latentnmt.data.PreparedData.open(folders[0])
+  sources, references = prepared.sources(split), prepared.targets(split)
+  return {"source": sources, "reference": references}
 
 
 def _ranked(figures: list[Resampled | None]) -> list[Ranked]:
