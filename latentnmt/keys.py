@@ -20,6 +20,7 @@ def row_keys(key: Key, rows: int) -> Key:
     raise InputError("key: pass jax.random.key(seed), not a uint32 key.")
   if key.shape not in ((), (rows,)):
     raise InputError(f"key: {key.shape} keys for {rows} sentences.")
+  # Not `split`: its keys depend on how many there are.
   return key if key.ndim else fold_in_each(key, jnp.arange(rows))
 
 

@@ -110,16 +110,19 @@ class Coupling(nn.Module):
     )
 
   def _kept_mask(self, mask: Mask) -> Mask:
+    # Lengths are even, so as many odd positions are real.
     return mask[:, ::2] if self.split == "t" else mask
 
   def _shift_log_scale(self, kept, mask, source) -> tuple[Array, Array]:
     """Computes shift and log-scale of the moved half from the kept one."""
     cache = CrossAttentionCache(*cache_of(self, source), source.mask)
+    # Not causal: [B, 1, T], every position sees all of the kept half.
     states = self.layer(add_positions(kept), mask[:, None], cache)
     out = self.out(self.norm(states))
     if not self.affine:  # scales of 1: the volume stays
       return out, jnp.zeros_like(out)
     shift, s = jnp.split(out, 2, axis=-1)
+    # A scale below 1 never makes `inverse` explode; `forward` may.
     return shift, nn.log_sigmoid(s + _SCALE_OFFSET)
 
 

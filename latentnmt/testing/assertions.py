@@ -30,7 +30,7 @@ def check_start(
     AssertionError: naming the parameter.
   """
 
-  @jax.jit
+  @jax.jit  # one program, called four times
   def step(params):
     gradient = jax.grad(loss)(params)
     finite = jax.tree.map(lambda g: jnp.isfinite(g).all(), gradient)
@@ -54,8 +54,15 @@ def check_start(
     assert np.mean(dead) <= 0.25, f"{name} never gets a gradient"
 
 
+def assert_array(name: str, value, dtype: type, *shape: int) -> None:
+  """Asserts what dtype and shape an array has."""
+  good = value.shape == shape and jnp.issubdtype(value.dtype, dtype)
+  own = f"{value.dtype}{list(value.shape)}"
+  assert good, f"{name}: {own}, not {dtype.__name__}{list(shape)}"
+
+
 def assert_close(value, expected, message: str) -> None:
-  """Asserts that two arrays are equal but for rounding in float32."""
+  """Asserts that arrays are equal but for rounding in float32."""
   np.testing.assert_allclose(
     value, expected, rtol=1e-4, atol=1e-4, err_msg=message
   )

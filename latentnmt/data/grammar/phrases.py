@@ -122,7 +122,8 @@ def _not(auxiliary: str) -> Expression:
 def _order(
   body: Expression, place: Expression, time: Expression | None, fronted: bool
 ) -> Expression:
-  """Returns English order: a time moves, the more where German starts with it."""
+  """Puts a clause in English order, in which a time moves freely."""
+  # It moves more where German starts with it: the source tells something.
   if time is None:
     return sequence(body, place)
   end = sequence(place, time)

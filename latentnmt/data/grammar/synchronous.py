@@ -169,7 +169,7 @@ class Grammar:
 
 
 def _by_first_word(alternatives: list[Rule], rules) -> dict:
-  """Sorts (probability, rule) by first word; None if empty or a symbol first."""
+  """Sorts (probability, rule) by first word, None for a symbol or nothing."""
   # Most rules are words of the lexicon, of which nearly all need no trial.
   total = sum(rule.weight for rule in alternatives)
   index = {None: []}
