@@ -127,7 +127,7 @@ class LinearGaussian(_Known):
     covariance = matrix @ matrix.T + self.noise**2 * np.eye(size)
     values = np.float64(_vectors(self.channels)[y])  # [T, C]
     squares = np.sum(values * np.linalg.solve(covariance, values))
-    log_volume = np.linalg.slogdet(2 * np.pi * covariance)[1]
+    log_volume = np.linalg.slogdet(2 * np.pi * covariance)[1]  # of a channel
     return -0.5 * (squares + self.channels * log_volume)
 
   def _posterior(self, y: Tokens):
@@ -136,7 +136,7 @@ class LinearGaussian(_Known):
     matrix = np.eye(size) + self.coupling * np.eye(size, k=-1)
     matrix = jnp.where(token_mask(y)[:, :, None], jnp.float32(matrix)[None], 0)
     scaled = matrix.mT / self.noise**2  # rows of padding are zero: prior there
-    precision = jnp.eye(size)[None] + scaled @ matrix
+    precision = jnp.eye(size)[None] + scaled @ matrix  # I + A'A / noise^2
     return precision, jnp.linalg.solve(precision, scaled @ self.observation(y))
 
 
@@ -160,7 +160,7 @@ class Mixture(_Known):
 
   def posterior_sample(self, key: Key, y: Tokens) -> Latents:
     """Draws an exact sample of p(z|x, y), float32[B, T, C]."""
-    mean, _ = self.best_posterior(y)
+    mean, _ = self.best_posterior(y)  # independent, of variance 1
     return mean + jax.random.normal(key, mean.shape)
 
   def log_joint(self, z: Latents, y: Tokens, mask: Mask, source: Source):
@@ -168,7 +168,7 @@ class Mixture(_Known):
     centers = self._centers
     # The part of log N(z; c_v, I) that depends on v.
     logits = z @ centers.T - jnp.sum(centers**2, axis=1)[None, None] / 2
-    logits = logits + _log_zipf()[None, None]
+    logits = logits + _log_zipf()[None, None]  # [B, T, V]
     total = jax.nn.logsumexp(logits, axis=2)  # log p(z_t) - log N(z_t; 0, I)
     chosen = jnp.take_along_axis(logits, y[:, :, None], axis=2)[:, :, 0]
     standard = jnp.sum(standard_normal_log_prob(z), axis=2)

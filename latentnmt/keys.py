@@ -41,7 +41,7 @@ def normal_each(keys: Key, shape: tuple[int, int, int]) -> Array:
   """
   _, length, channels = shape
   # One draw of a shape would not do: its numbers depend on the whole shape.
-  keys = jax.vmap(fold_in_each, (0, None))(keys, jnp.arange(length))
+  keys = jax.vmap(fold_in_each, (0, None))(keys, jnp.arange(length))  # [B, T]
   draw = functools.partial(jax.random.normal, shape=(channels,))
   return jax.vmap(jax.vmap(draw))(keys)
 

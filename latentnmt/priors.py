@@ -107,9 +107,9 @@ class GaussianPrior(nn.Module):
     width = self.transformer.width
     # There is nothing to read but positions: what z may be, the source says.
     x = add_positions(jnp.zeros((*mask.shape, width), source.states.dtype))
-    states = self.stack(x, mask, cache_of(self, source))
+    states = self.stack(x, mask, cache_of(self, source))  # [B, T, D]
     mean, log_scale = jnp.split(self.out(states), 2, axis=-1)
-    return mean, jnp.exp(log_scale)
+    return mean, jnp.exp(log_scale)  # positive whatever the parameters
 
   def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
     """Returns log p(z|x), float32[B] nats."""

@@ -100,7 +100,7 @@ def local(tree: Any) -> Any:
 
 def agree(value: float) -> float:
   """Returns process 0's value, on which all then take the same decision."""
-  if jax.process_count() == 1:
+  if jax.process_count() == 1:  # nobody to agree with
     return value
   return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
 

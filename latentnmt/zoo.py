@@ -12,7 +12,7 @@ from latentnmt.errors import InputError
 
 
 def _like(parent: str, **changes) -> tuple[str, dict[str, Any]]:
-  """A preset by its difference; a dict changes fields of a group."""
+  """Describes a preset by its difference; a dict changes fields of a group."""
   return parent, changes
 
 

@@ -146,7 +146,7 @@ def annealed(
     chunk = default_chunk(model.config, *batch.y.shape, chains, layers=_LAYERS)
   posterior = _posterior(model, params, batch)
   reverse = reverse_from is not None
-  start = reverse_from if reverse else posterior.mean  # of no use forwards
+  start = reverse_from if reverse else posterior.mean  # unused forwards
   if start.shape != posterior.mean.shape:
     raise InputError(
       f"reverse_from: latents {start.shape} where the model has"
@@ -239,10 +239,10 @@ def _annealed(
   pilots = jax.vmap(lambda k: fold_in_all(keys, chains + k))(
     jnp.arange(_PILOTS)
   )
-  starts = jax.vmap(lambda roots: point(noise(roots)))(pilots)
+  starts = jax.vmap(lambda roots: point(noise(roots)))(pilots)  # [P, ...]
   angles = _angles(move, starts, pilots, temperatures, _ARC / leapfrog)
   path = jax.tree.map(
-    lambda v: jnp.where(reverse, v[::-1], v),
+    lambda v: jnp.where(reverse, v[::-1], v),  # from t = 1 down
     (jnp.arange(1, temperatures), angles),
   )
 
@@ -251,7 +251,8 @@ def _annealed(
     start = jnp.where(reverse, (exact - mean) / scale, noise(roots))
     return _chain(move, point(start), roots, path, temperatures)
 
-  log_weights, acceptance = in_chunks(chain, chains, chunk)
+  log_weights, acceptance = in_chunks(chain, chains, chunk)  # [K, B]
+  # To the estimators a weight is one number, whatever it is a product of.
   zero = jnp.zeros_like(log_weights)
   # Backwards the inverse weights are averaged, for a bound from above.
   sign = jnp.where(reverse, -1.0, 1.0)
@@ -279,7 +280,7 @@ def _chain(move, point: _Point, roots: Key, path, temperatures: int):
   def step(carry, each):
     point, total = carry
     i, angle = each
-    total += point.log_weight
+    total += point.log_weight  # at z_0 ... z_{n-2}, the last below
     keys = fold_in_all(roots, i)
     point, acceptance = move(point, i / temperatures, angle, keys)
     return (point, total), acceptance
@@ -310,7 +311,7 @@ def _angles(
     following = jnp.minimum(angle * jnp.exp(_RATE * error), most)
     return (points, following), angle
 
-  start = jnp.full(roots.shape[1:], most)
+  start = jnp.full(roots.shape[1:], most)  # [B]
   _, angles = lax.scan(step, (points, start), jnp.arange(1, temperatures))
   return angles
 
@@ -354,6 +355,7 @@ def _move(
     return (turned, momentum + kick * turned.gradient), None
 
   (end, final), _ = lax.scan(leap, (point, momentum), length=leapfrog)
+  # Metropolis: what the steps got wrong, they are accepted less for.
   gain = _log_density(end, final, t) - _log_density(point, momentum, t)
   # A trajectory that has diverged is not accepted.
   probability = jnp.where(jnp.isnan(gain), 0, jnp.exp(jnp.minimum(gain, 0)))
@@ -368,4 +370,4 @@ def _move(
 def _log_density(point: _Point, momentum: Array, t: Array) -> Nats:
   """Computes log f_t and that of the momentum, up to a constant."""
   squares = jnp.sum(point.e**2 + momentum**2, axis=(1, 2))
-  return t * point.log_weight - squares / 2
+  return t * point.log_weight - squares / 2  # padding is zero in both

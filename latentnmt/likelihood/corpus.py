@@ -100,7 +100,7 @@ def annealed_lines(
   batches = _batches(
     *_encode(model, tokenizer, sources, targets, truncate),
     batch_tokens,
-    temperatures * chains * leapfrog,
+    temperatures * chains * leapfrog,  # gradients a sentence
   )
   return _score(score, model, params, batches, key, progress)
 
@@ -127,17 +127,17 @@ def _batches(x, y, batch_tokens: int, samples: int) -> list:
 def _score(score, model, params, batches: list, key, progress):
   """Calls score(model, params, batch, keys) on all batches, on all devices."""
   mesh = sharding.mesh(jax.local_devices())
-  params = jax.device_put(params, sharding.replicated(mesh))
+  params = jax.device_put(params, sharding.replicated(mesh))  # once for all
   parts = []
   for ids, batch in progress(batches) if progress else batches:
     # An empty row, of id -1, takes any key: it scores zero.
     batch, rows = sharding.put((batch, np.maximum(ids, 0)), mesh)
     estimate = score(model, params, batch, fold_in_each(key, rows))
-    parts.append((ids, jax.device_get(estimate)))
+    parts.append((ids, jax.device_get(estimate)))  # waits for the batch
   # Back from batches by length to the order of the lines.
   order = np.concatenate([ids for ids, _ in parts])
   number, first = np.unique(order, return_index=True)
-  first = first[number >= 0]  # an empty row's is -1
+  first = first[number >= 0]  # without empty rows, whose id is -1
   return jax.tree.map(
     lambda *values: np.concatenate(values)[first], *(e for _, e in parts)
   )

@@ -77,7 +77,7 @@ def effective_sample_size(log_py: Array, log_pz: Array, log_qz: Array) -> Array:
   # Of normalised weights: w itself overflows.
   weights = softmax(log_py + log_pz - log_qz, axis=0)
   size = 1.0 / jnp.sum(weights**2, axis=0)
-  return jnp.clip(size, 1.0, float(len(weights)))
+  return jnp.clip(size, 1.0, float(len(weights)))  # which rounding may leave
 
 
 def standard_error(log_py: Array, log_pz: Array, log_qz: Array) -> Nats:
@@ -142,11 +142,11 @@ def extrapolate(bounds: Array) -> Nats:
   Raises:
     InputError: for sweeps of fewer than 8 samples.
   """
-  if bounds.shape[1] < 4:
+  if bounds.shape[1] < 4:  # K, K/2, K/4 and K/8 make two ratios
     raise InputError("Extrapolation takes a sweep of samples=8 or more.")
   later, earlier = jnp.sum(bounds[:, :2] - bounds[:, 2:4], axis=0)
   # Without a gap there is no power: earlier = 0. Divided by 1 there, as the
   # branch that is not taken is computed too.
   ratio = jnp.where(earlier > 0, later / jnp.where(earlier > 0, earlier, 1), 0)
-  ratio = jnp.clip(ratio, 0.5, 2.0**-_LEAST_POWER)
+  ratio = jnp.clip(ratio, 0.5, 2.0**-_LEAST_POWER)  # r = 2^-a of both powers
   return bounds[:, 0] + (bounds[:, 0] - bounds[:, 1]) * ratio / (1 - ratio)

@@ -50,7 +50,7 @@ def check_start(
   ):
     name = jax.tree_util.keystr(path)
     assert good, f"{name}: its gradient is not finite"
-    dead = ~np.asarray(own) & np.asarray(other)
+    dead = ~np.asarray(own) & np.asarray(other)  # here, but not close by
     assert np.mean(dead) <= 0.25, f"{name} never gets a gradient"
 
 
@@ -71,6 +71,7 @@ def assert_close(value, expected, message: str) -> None:
 def assert_zero_mean(draws, message: str) -> None:
   """Asserts that the mean over the first axis is within 5 standard errors."""
   draws = np.asarray(draws, np.float64)
-  error = draws.std(axis=0) / math.sqrt(len(draws))
+  error = draws.std(axis=0) / math.sqrt(len(draws))  # of the mean
   off = np.abs(draws.mean(axis=0)) - 5 * error
+  # A little more, for draws that are all the same but for rounding.
   assert (off <= 1e-5).all(), f"{message} (by {off.max():.3g})"

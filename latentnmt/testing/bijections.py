@@ -40,7 +40,7 @@ def check_bijection(
   @jax.jit
   def start(key):
     keys = jax.random.split(key, 4)
-    source, far = random_source(keys[0]), jnp.float32(10)
+    source, far = random_source(keys[0]), jnp.float32(10)  # what padding is
     seen = source.mask[..., None]
     mask = length_mask(jnp.array([3, 1, 2]) * multiple, 3 * multiple)
     x, noise = jax.random.normal(keys[1], (2, *mask.shape, channels))
@@ -122,10 +122,10 @@ def _check_jacobian(call, x, mask, source, log_det):
 
   # All rows of the batch at once: what one row does to another shows too.
   jacobian = np.asarray(jax.jit(jax.jacrev(flat))(x.ravel()), np.float64)
-  row = np.where(mask, np.arange(len(mask))[:, None], -1)
+  row = np.where(mask, np.arange(len(mask))[:, None], -1)  # -1 for padding
   row = np.repeat(row.ravel(), x.shape[-1])  # of each coordinate
   for b, value in enumerate(log_det):
     own = jacobian[row == b]
     assert not own[:, row != b].any(), "inverse sees other rows or padding"
-    _, expected = np.linalg.slogdet(own[:, row == b])
+    _, expected = np.linalg.slogdet(own[:, row == b])  # in float64
     assert_close(value, expected, "log-determinant is not that of the Jacobian")

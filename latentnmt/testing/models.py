@@ -81,7 +81,7 @@ def check_model(model: nn.Module, key: Key) -> None:
 
   def loss(params):
     terms = model.apply({"params": params}, batch, keys[3], train=True)
-    return negative_elbo(terms)[0]
+    return negative_elbo(terms)[0]  # of one sample: its noise is fixed
 
   check_start(loss, params, keys[5])
   for cls in model.methods:
@@ -193,7 +193,7 @@ def _strings(vocab_size: int) -> np.ndarray:
   while size < _MOST_TOKENS and len(rows) + len(tokens) ** size < _MOST_STRINGS:
     rows += ((*row, EOS) for row in itertools.product(tokens, repeat=size))
     size += 1
-  columns = itertools.zip_longest(*rows, fillvalue=PAD)
+  columns = itertools.zip_longest(*rows, fillvalue=PAD)  # [T, n]
   return np.array(list(columns), np.int32).T
 
 
@@ -240,6 +240,7 @@ def _check_method(cls: type, model, variables: Variables, x: Tokens) -> None:
     method = cls()
   except TypeError:  # it has settings without defaults
     return
+  # Results name a method by its string, and binaries take that.
   assert cls.parse(str(method)) == method, f"{method}: not read back by `parse`"
   keys = row_keys(jax.random.key(0), len(x))
   result = method.decode(model, variables, x, None, keys)
@@ -257,7 +258,7 @@ def _check_method(cls: type, model, variables: Variables, x: Tokens) -> None:
   assert np.isfinite(scores[:, 0]).all(), f"{method}: scores are not finite"
   # A search that finds fewer than N fills up with hypotheses at -inf.
   tokens = tokens[:-1][np.isfinite(scores[:-1])]
-  end = np.argmax(tokens == EOS, axis=1)[:, None]
+  end = np.argmax(tokens == EOS, axis=1)[:, None]  # of each, its first EOS
   real = np.arange(tokens.shape[1]) <= end
   ended = np.take_along_axis(tokens, end, axis=1) == EOS
   good = ended.all() and np.array_equal(tokens != PAD, real)

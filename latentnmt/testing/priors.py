@@ -47,7 +47,7 @@ def check_prior(prior: nn.Module, key: Key) -> None:
   """
   keys = iter(jax.random.split(key, 9))
   source = random_source(next(keys))
-  mask = _target_mask(prior.length_multiple)
+  mask = _target_mask(prior.length_multiple)  # [B, T]
   z = jax.random.normal(next(keys), (*mask.shape, prior.channels))
   init = jax.jit(functools.partial(prior.init, method="log_prob"))
   start = init(next(keys), z, mask, source)
@@ -71,7 +71,7 @@ def check_prior(prior: nn.Module, key: Key) -> None:
   check_start(loss, start, key)
   _check_log_prob(jax.jit(log_prob_and_score), z, mask, next(keys))
   _check_padding(call, z, mask, source)
-  one_twice = np.maximum(np.arange(_DRAWS) - 1, 0)
+  one_twice = np.maximum(np.arange(_DRAWS) - 1, 0)  # 0, 0, 1, 2, ...
   draws = jax.random.split(next(keys), _DRAWS)[one_twice]
   draws = jax.jit(jax.vmap(draw))(draws)  # [K, B, T, C]
   _check_draws(draws[:3], call("center", mask, source), z.shape, mask)
@@ -96,7 +96,7 @@ def _target_mask(multiple: int):
 def _check_log_prob(log_prob_and_score, z, mask, key):
   log_prob, gradient = log_prob_and_score(z)
   assert_array("log_prob", log_prob, jnp.float32, len(z))
-  noise = 1e3 * jax.random.normal(key, z.shape)
+  noise = 1e3 * jax.random.normal(key, z.shape)  # large, to be noticed
   noisy = jnp.where(mask[..., None], z, noise)
   changed, _ = log_prob_and_score(noisy)
   assert_close(changed, log_prob, "log_prob sees latents on padded positions")
