@@ -112,9 +112,8 @@ class LinearGaussian(_Known):
     before = jnp.pad(z, ((0, 0), (1, 0), (0, 0)))[:, :-1]  # z_{t-1}; z_0 = 0
     location = z + self.coupling * before
     log_py = normal_log_prob(self.observation(y), location, self.noise)
-    return masked_sum(log_py, mask), masked_sum(
-      standard_normal_log_prob(z), mask
-    )
+    log_pz = standard_normal_log_prob(z)
+    return masked_sum(log_py, mask), masked_sum(log_pz, mask)
 
   def log_evidence(self, y: Tokens) -> np.ndarray:
     """Returns log p(y|x, T), float64[B] nats; a channel of y is N(0, AA'+n)."""

@@ -153,7 +153,7 @@ def annealed(
       f" {posterior.mean.shape}."
     )
   sizes = temperatures, chains, leapfrog, min(chunk, chains)
-  return _annealed(model, params, posterior, keys, start, reverse, *sizes)
+  return _annealed(model, params, posterior, keys, start, reverse, sizes)
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -197,10 +197,7 @@ def _posterior(model, params, batch: Batch) -> _Posterior:
   return _Posterior(source, y, mask, mean, scale, log_pl)
 
 
-@functools.partial(
-  jax.jit,
-  static_argnames=("model", "temperatures", "chains", "leapfrog", "chunk"),
-)
+@functools.partial(jax.jit, static_argnames=("model", "sizes"))
 def _annealed(
   model,
   params,
@@ -208,14 +205,12 @@ def _annealed(
   keys: Key,
   exact: Latents,
   reverse: Array,
-  temperatures: int,
-  chains: int,
-  leapfrog: int,
-  chunk: int,
+  sizes: tuple[int, ...],
 ) -> AnnealedEstimate:
   """Runs the chains of a batch."""
   # One program for both directions: compiling takes longer than running. Which
   # one it is, is a value; what the other needs is computed and dropped.
+  temperatures, chains, leapfrog, chunk = sizes
   source, y, mask = posterior.source, posterior.y, posterior.mask
   mean, scale = posterior.mean, posterior.scale
 

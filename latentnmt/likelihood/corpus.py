@@ -60,9 +60,7 @@ def log_likelihood_lines(
   """
   score = functools.partial(log_likelihood, samples=samples, chunk=chunk)
   batches = _batches(
-    *_encode(model, tokenizer, sources, targets, truncate),
-    batch_tokens,
-    samples,
+    model, tokenizer, sources, targets, truncate, batch_tokens, samples
   )
   return _score(score, model, params, batches, key, progress)
 
@@ -90,35 +88,27 @@ def annealed_lines(
   Returns:
     An `AnnealedEstimate` of numpy float32[n].
   """
-  score = functools.partial(
-    annealed,
-    temperatures=temperatures,
-    chains=chains,
-    leapfrog=leapfrog,
-    chunk=chunk,
-  )
+  sizes = dict(temperatures=temperatures, chains=chains, leapfrog=leapfrog)
+  score = functools.partial(annealed, **sizes, chunk=chunk)
+  gradients = temperatures * chains * leapfrog  # of a sentence
   batches = _batches(
-    *_encode(model, tokenizer, sources, targets, truncate),
-    batch_tokens,
-    temperatures * chains * leapfrog,  # gradients a sentence
+    model, tokenizer, sources, targets, truncate, batch_tokens, gradients
   )
   return _score(score, model, params, batches, key, progress)
 
 
-def _encode(model, tokenizer, sources, targets, truncate: bool):
-  """Tokenises both sides."""
+def _batches(
+  model, tokenizer, sources, targets, truncate, batch_tokens, samples
+) -> list:
+  """Puts every pair into a batch, in more shapes the more samples there are."""
   if not sources or len(sources) != len(targets):
     raise InputError(
       f"{len(sources)} sources and {len(targets)} targets to score."
     )
-  return (
+  x, y = (
     decode.encode_lines(model, tokenizer, lines, truncate, side)
     for lines, side in ((sources, "source"), (targets, "target"))
   )
-
-
-def _batches(x, y, batch_tokens: int, samples: int) -> list:
-  """Puts every pair into a batch, in more shapes the more samples there are."""
   # A shape is one more program to compile, and padding is computed K times.
   shapes = data.few_shapes(len(x) * samples // _SAMPLES_A_TRANSLATION)
   return data.length_batches(x, y, batch_tokens=batch_tokens, max_shapes=shapes)

@@ -98,9 +98,10 @@ def _check_face(model) -> int:
   for cls in methods:
     good = isinstance(cls, type) and hasattr(cls, "decode")
     assert good, f"methods: {cls!r} is no class with a method `decode`"
-  family = getattr(model.config, "family", None)
+  config = getattr(model, "config", None)
+  family = getattr(config, "family", None)
   assert isinstance(family, str) and family, f"config.family: {family!r}"
-  sizes = getattr(model.config, "transformer", None)
+  sizes = getattr(config, "transformer", None)
   vocab_size = getattr(sizes, "vocab_size", 0)
   good = 3 <= vocab_size <= 20
   assert good, f"config.transformer.vocab_size: {vocab_size}, not 3 to 20"
@@ -112,13 +113,10 @@ def _check_face(model) -> int:
 
 
 def _random_batch(key: Key, vocab_size: int) -> Batch:
+  key_x, key_y = jax.random.split(key)
   return Batch(
-    *(
-      random_tokens(key, vocab_size, jnp.array(size)[:, None], max(size) + 1)
-      for key, size in zip(
-        jax.random.split(key), (_SOURCE_LENGTHS, _TARGET_LENGTHS), strict=True
-      )
-    )
+    random_tokens(key_x, vocab_size, jnp.array(_SOURCE_LENGTHS)[:, None], 6),
+    random_tokens(key_y, vocab_size, jnp.array(_TARGET_LENGTHS)[:, None], 6),
   )
 
 
