@@ -109,24 +109,24 @@ class LinearGaussian(_Known):
 
   def log_joint(self, z: Latents, y: Tokens, mask: Mask, source: Source):
     """Returns log p(y|z, x) and log p(z|x), float32[B] nats."""
-    before = jnp.pad(z, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    before = jnp.pad(z, ((0, 0), (1, 0), (0, 0)))[:, :-1]  # z_{t-1}; z_0 = 0
     location = z + self.coupling * before
     log_py = normal_log_prob(self.observation(y), location, self.noise)
-    return masked_sum(log_py, mask), masked_sum(
-      standard_normal_log_prob(z), mask
-    )
+    log_pz = standard_normal_log_prob(z)
+    return masked_sum(log_py, mask), masked_sum(log_pz, mask)
 
   def log_evidence(self, y: Tokens) -> np.ndarray:
     """Returns log p(y|x, T), float64[B] nats; a channel of y is N(0, AA'+n)."""
+    # In float64 and by numpy: what estimators in float32 are measured by.
     return np.array([self._log_evidence(row[row != 0]) for row in np.array(y)])
 
   def _log_evidence(self, y: np.ndarray) -> float:
     size = len(y)
-    matrix = np.eye(size) + self.coupling * np.eye(size, k=-1)
+    matrix = np.eye(size) + self.coupling * np.eye(size, k=-1)  # A, y = A z + e
     covariance = matrix @ matrix.T + self.noise**2 * np.eye(size)
     values = np.float64(_vectors(self.channels)[y])  # [T, C]
     squares = np.sum(values * np.linalg.solve(covariance, values))
-    log_volume = np.linalg.slogdet(2 * np.pi * covariance)[1]
+    log_volume = np.linalg.slogdet(2 * np.pi * covariance)[1]  # of a channel
     return -0.5 * (squares + self.channels * log_volume)
 
   def _posterior(self, y: Tokens):
@@ -134,8 +134,8 @@ class LinearGaussian(_Known):
     size = y.shape[1]
     matrix = np.eye(size) + self.coupling * np.eye(size, k=-1)
     matrix = jnp.where(token_mask(y)[:, :, None], jnp.float32(matrix)[None], 0)
-    scaled = matrix.mT / self.noise**2
-    precision = jnp.eye(size)[None] + scaled @ matrix
+    scaled = matrix.mT / self.noise**2  # rows of padding are zero: prior there
+    precision = jnp.eye(size)[None] + scaled @ matrix  # I + A'A / noise^2
     return precision, jnp.linalg.solve(precision, scaled @ self.observation(y))
 
 
@@ -159,7 +159,7 @@ class Mixture(_Known):
 
   def posterior_sample(self, key: Key, y: Tokens) -> Latents:
     """Draws an exact sample of p(z|x, y), float32[B, T, C]."""
-    mean, _ = self.best_posterior(y)
+    mean, _ = self.best_posterior(y)  # independent, of variance 1
     return mean + jax.random.normal(key, mean.shape)
 
   def log_joint(self, z: Latents, y: Tokens, mask: Mask, source: Source):
@@ -167,15 +167,15 @@ class Mixture(_Known):
     centers = self._centers
     # The part of log N(z; c_v, I) that depends on v.
     logits = z @ centers.T - jnp.sum(centers**2, axis=1)[None, None] / 2
-    logits = logits + _log_zipf()[None, None]
-    total = jax.nn.logsumexp(logits, axis=2)
+    logits = logits + _log_zipf()[None, None]  # [B, T, V]
+    total = jax.nn.logsumexp(logits, axis=2)  # log p(z_t) - log N(z_t; 0, I)
     chosen = jnp.take_along_axis(logits, y[:, :, None], axis=2)[:, :, 0]
     standard = jnp.sum(standard_normal_log_prob(z), axis=2)
     return masked_sum(chosen - total, mask), masked_sum(standard + total, mask)
 
   def log_evidence(self, y: Tokens) -> np.ndarray:
     """Returns log p(y|x, T), float64[B] nats."""
-    y = np.array(y)
+    y = np.array(y)  # the latents add nothing: p(y) is that of the tokens
     log_probs = np.where(y != 0, np.float64(_log_zipf())[y], 0.0)
     return np.sum(log_probs, axis=1)
 
@@ -196,5 +196,5 @@ def _vectors(channels: int) -> np.ndarray:
 def _log_zipf() -> np.ndarray:
   """Returns log 1/v, normalised, float32[V]; -inf for padding."""
   weights = np.concatenate([[0.0], 1 / np.arange(1, VOCAB_SIZE)])
-  with np.errstate(divide="ignore"):
+  with np.errstate(divide="ignore"):  # log 0 of padding is meant
     return np.log(weights / weights.sum()).astype(np.float32)

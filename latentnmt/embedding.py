@@ -32,6 +32,7 @@ class Embedding(nn.Module):
 
   def __call__(self, tokens: Tokens) -> Array:
     """Returns rows scaled by sqrt(D), float[B, T, D]; padding is zero."""
+    # The table starts small, for the softmax; signals of positions are large.
     rows = self.table[tokens] * np.float32(self.config.width**0.5)
     return jnp.where((tokens != PAD)[..., None], rows, 0).astype(
       self.config.dtype
@@ -77,6 +78,7 @@ class Embedding(nn.Module):
       rows, tokens = rows_tokens
       logits = _part_logits(states, rows, tokens, vocab)
       normaliser = nn.logsumexp(logits, axis=-1)
+      # PAD is the first of the first part: it counts in the sum, never wins.
       first = jnp.where(tokens[0] == PAD, -jnp.inf, logits[..., 0])
       allowed = logits.at[..., 0].set(first)
       best = jnp.max(allowed, axis=-1)
@@ -130,7 +132,7 @@ def _parts(table: Array, most: int | None = None) -> tuple[Array, Array]:
   """Cuts a table into float[n, V/n, D] of tokens int32[n, V/n], -1 for none."""
   vocab, width = table.shape
   count = -(-vocab // (most or VOCAB_CHUNK))
-  size = -(-vocab // count)
+  size = -(-vocab // count)  # parts of equal size, for one compiled loop
   rows = jnp.pad(table, ((0, count * size - vocab), (0, 0)))
   tokens = np.arange(count * size, dtype=np.int32)
   tokens = np.where(tokens < vocab, tokens, -1).reshape(count, size)

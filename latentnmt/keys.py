@@ -20,6 +20,7 @@ def row_keys(key: Key, rows: int) -> Key:
     raise InputError("key: pass jax.random.key(seed), not a uint32 key.")
   if key.shape not in ((), (rows,)):
     raise InputError(f"key: {key.shape} keys for {rows} sentences.")
+  # Not `split`: its keys depend on how many there are.
   return key if key.ndim else fold_in_each(key, jnp.arange(rows))
 
 
@@ -40,7 +41,7 @@ def normal_each(keys: Key, shape: tuple[int, int, int]) -> Array:
   """
   _, length, channels = shape
   # One draw of a shape would not do: its numbers depend on the whole shape.
-  keys = jax.vmap(fold_in_each, (0, None))(keys, jnp.arange(length))
+  keys = jax.vmap(fold_in_each, (0, None))(keys, jnp.arange(length))  # [B, T]
   draw = functools.partial(jax.random.normal, shape=(channels,))
   return jax.vmap(jax.vmap(draw))(keys)
 

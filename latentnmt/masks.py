@@ -41,6 +41,7 @@ def append_eos(tokens: Tokens, multiple: int) -> Tokens:
   """
   if multiple == 1:
     return tokens
+  # -T % m is what T lacks of a multiple of m.
   tokens = jnp.pad(tokens, ((0, 0), (0, -tokens.shape[1] % multiple)))
   length = lengths(token_mask(tokens))
   filled = length_mask(round_up(length, multiple), tokens.shape[1])
@@ -49,7 +50,7 @@ def append_eos(tokens: Tokens, multiple: int) -> Tokens:
 
 def round_up(value, multiple: int):
   """Returns the smallest multiple of `multiple` that is at least `value`."""
-  return -(-value // multiple) * multiple
+  return -(-value // multiple) * multiple  # // rounds down, -(-a // b) up
 
 
 def real_mask(tokens: Tokens) -> Mask:
@@ -76,7 +77,9 @@ def masked_sum(values: Array, mask: Mask) -> Array:
     values: float[B, T] or float[B, T, C].
     mask: bool[B, T].
   """
-  mask = mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim))
+  mask = mask.reshape(
+    mask.shape + (1,) * (values.ndim - mask.ndim)
+  )  # [B, T, 1]
   axes = tuple(range(1, values.ndim))
   # Not `values * mask`: on padding there may be an infinity, and 0 inf is nan.
   return jnp.sum(jnp.where(mask, values, 0.0), axis=axes, dtype=jnp.float32)

@@ -31,7 +31,7 @@ def round_to(x: Array, dtype) -> Array:
 
 def dense(config: cfg.TransformerConfig, features, **kwargs) -> nn.Module:
   """Returns an `nn.DenseGeneral` for a stack with these sizes."""
-  if _rounds(config):
+  if _rounds(config):  # else Flax has all that is needed
     kwargs |= {
       "dot_general_cls": lambda: _dot_general,
       "promote_dtype": _as_is,
@@ -74,6 +74,7 @@ def _dot_general(x, kernel, dimension_numbers, **kwargs):
   (axes, _), _ = dimension_numbers  # the last of x with the first of kernel
   rows, features = x.shape[: axes[0]], kernel.shape[len(axes) :]
   size = math.prod(kernel.shape[: len(axes)])
+  # One matrix product, whatever the axes: its gradient is written once.
   out = _matmul(x.reshape(-1, size), kernel.reshape(size, -1))
   return out.reshape(*rows, *features).astype(x.dtype)
 

@@ -76,7 +76,7 @@ def _score(metric, hypotheses, references, resamples: int) -> Score:
     list(hypotheses), [list(references)], n_bootstrap=max(resamples, 1)
   )
   signature = metric.get_signature().format()
-  if resamples < 2:
+  if resamples < 2:  # no interval is asked for
     return Score(score.score, None, None, signature)
   # sacreBLEU states its interval in the printed forms only, and leaves it out
   # where every resample scores zero.
@@ -117,7 +117,7 @@ def terms_per_token(sums: Mapping[str, float]) -> dict[str, float]:
     "elbo" with the length paid for, "elbo_given_length", and each term.
   """
   names = "log_py", "kl", "kl_standard", "log_pl"
-  tokens = max(sums["num_tokens"], 1)
+  tokens = max(sums["num_tokens"], 1)  # of a batch of nothing but padding
   nats = {name: per_token(sums[name], tokens) for name in names}
   given = nats["log_py"] - nats["kl"]
   return {"elbo": given + nats["log_pl"], "elbo_given_length": given, **nats}
@@ -136,7 +136,7 @@ def bits_per_byte(nats, lines: Sequence[str]) -> float:
     lines: n reference lines as they stand in the corpus, without line ends.
   """
   num_bytes = sum(len(line.encode()) for line in lines)
-  return -_total(nats) / math.log(2.0) / num_bytes
+  return -_total(nats) / math.log(2.0) / num_bytes  # a bit is log 2 nats
 
 
 def mean_difference(nats, truth) -> tuple[float, float]:
@@ -147,7 +147,7 @@ def mean_difference(nats, truth) -> tuple[float, float]:
   """
   difference = np.asarray(nats, np.float64) - np.asarray(truth, np.float64)
   n = len(difference)
-  if n < 2:
+  if n < 2:  # one sentence does not say how sentences vary
     return float(difference.mean()), math.nan
   return float(difference.mean()), float(difference.std(ddof=1) / n**0.5)
 
@@ -210,7 +210,7 @@ def resampled_bleu(
     for hypothesis, reference in zip(hypotheses, references, strict=True)
   ]
   return _resampled(
-    [[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores],
+    [[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores],  # [n, 10]
     _bleu_of_sums,
     resamples,
   )
@@ -219,6 +219,7 @@ def resampled_bleu(
 def _bleu_of_sums(sums: np.ndarray) -> float:
   """Computes BLEU of sums of lengths, of matches and of n-grams by order."""
   correct, total = np.split(sums[2:], 2)
+  # The defaults of `sacrebleu.BLEU`, of which this is its last step.
   return sacrebleu.BLEU.compute_bleu(
     list(correct), list(total), *map(int, sums[:2]), smooth_method="exp"
   ).score

@@ -47,7 +47,7 @@ def negative_elbo(
   # Without a budget a single sample's negative KL counts as it is.
   budget = free_nats * sums["num_positions"] if free_nats else -jnp.inf
   paid = jnp.maximum(sums["kl"], budget)
-  if alpha_mix:
+  if alpha_mix:  # as in the public code; else as in the paper
     kl = beta * (paid + alpha * (sums["kl_standard"] - paid))
   else:
     kl = beta * paid + alpha * sums["kl_standard"]
@@ -64,6 +64,7 @@ def totals(terms: Terms) -> dict[str, Array]:
   sums = {name: jnp.sum(getattr(terms, name)) for name in _NATS}
   sums["num_tokens"] = jnp.sum(terms.num_tokens)
   sums["num_positions"] = jnp.sum(terms.num_positions)
+  # A row of padding is no sentence.
   sums["num_sentences"] = jnp.sum(terms.num_positions > 0, dtype=jnp.float32)
   return sums
 

@@ -96,7 +96,7 @@ class GaussianPrior(nn.Module):
 
   def setup(self):
     self.stack = DecoderStack(self.transformer, self.layers)
-    self.out = WeightNormDense(2 * self.channels)
+    self.out = WeightNormDense(2 * self.channels)  # mean and log-scale
 
   def precompute(self, source: Source) -> CrossAttentionCache:
     """Returns keys and values of the layers."""
@@ -107,9 +107,9 @@ class GaussianPrior(nn.Module):
     width = self.transformer.width
     # There is nothing to read but positions: what z may be, the source says.
     x = add_positions(jnp.zeros((*mask.shape, width), source.states.dtype))
-    states = self.stack(x, mask, cache_of(self, source))
+    states = self.stack(x, mask, cache_of(self, source))  # [B, T, D]
     mean, log_scale = jnp.split(self.out(states), 2, axis=-1)
-    return mean, jnp.exp(log_scale)
+    return mean, jnp.exp(log_scale)  # positive whatever the parameters
 
   def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
     """Returns log p(z|x), float32[B] nats."""
@@ -148,7 +148,7 @@ class FlowPrior(nn.Module):
 
   bijection: nn.Module
   channels: int
-  data_dependent = True
+  data_dependent = True  # ActNorm is
 
   @property
   def length_multiple(self) -> int:
@@ -161,6 +161,7 @@ class FlowPrior(nn.Module):
 
   def log_prob(self, z: Latents, mask: Mask, source: Source) -> Nats:
     """Returns log p(z|x), float32[B] nats."""
+    # The change of variables: density of the noise, volume of the map.
     e, log_det = self.bijection.inverse(_real(z, mask), mask, source)
     return masked_sum(distributions.standard_normal_log_prob(e), mask) + log_det
 
@@ -183,6 +184,7 @@ class FlowPrior(nn.Module):
 
 def _real(z: Latents, mask: Mask) -> Latents:
   """Returns float32[B, T, C], zero on padding and in full precision."""
+  # In float32: a map that rounds z has no inverse.
   return jnp.where(mask[..., None], z.astype(jnp.float32), 0)
 
 
@@ -192,7 +194,7 @@ def build_prior(config: cfg.LatentConfig) -> nn.Module:
   Raises:
     InputError: for a custom prior that cannot be imported or built.
   """
-  match config.prior:
+  match config.prior:  # the one place that tells configurations apart
     case cfg.StandardNormalPriorConfig():
       return StandardNormalPrior(config.channels)
     case cfg.GaussianPriorConfig(layers):

@@ -9,7 +9,7 @@ from latentnmt.types import Array
 def kl_weight(step: Array | int, config: TrainConfig) -> Array:
   """Returns beta: 0 up to step `kl_start`, then linear to 1 in `kl_ramp`."""
   after = jnp.asarray(step, jnp.float32) - config.kl_start
-  if config.kl_ramp == 0:
+  if config.kl_ramp == 0:  # a step, rather than a division by zero
     return jnp.where(after >= 0, 1.0, 0.0)
   return jnp.clip(after / config.kl_ramp, 0.0, 1.0)
 
@@ -24,6 +24,6 @@ def learning_rate(step: Array | int, config: TrainConfig, width: int) -> Array:
   if config.schedule_restart:
     restart = config.schedule_restart
     t = jnp.where(t > restart, t - restart, t)
-  warmup = max(config.warmup, 1)
+  warmup = max(config.warmup, 1)  # of 0 steps: the rate falls from the start
   scale = config.learning_rate * width**-0.5
   return scale * jnp.minimum(t**-0.5, t * warmup**-1.5)

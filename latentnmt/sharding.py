@@ -86,7 +86,7 @@ def put(batch: Any, mesh: Mesh) -> Any:
 
 def check_rows(rows: int, mesh: Mesh) -> None:
   """Raises InputError for rows of a batch that the devices cannot share."""
-  if rows % mesh.size:
+  if rows % mesh.size:  # rows of every shape are a multiple of 8
     raise InputError(
       f"{mesh.size} devices cannot share the {rows} rows of a batch; use a"
       " number of devices that divides 8."
@@ -100,7 +100,7 @@ def local(tree: Any) -> Any:
 
 def agree(value: float) -> float:
   """Returns process 0's value, on which all then take the same decision."""
-  if jax.process_count() == 1:
+  if jax.process_count() == 1:  # nobody to agree with
     return value
   return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
 

@@ -73,7 +73,7 @@ class Tokenizer:
         bos_id=-1,  # none
         minloglevel=2,  # errors alone
       )
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError) as error:  # whichever, by what is wrong
       raise InputError(_explain(vocab_size, len(lines), str(error))) from None
     return cls(model.getvalue())
 
@@ -117,6 +117,7 @@ class Tokenizer:
     Args:
       tokens: int[B, T] or a list of lists of ids; PAD is ignored.
     """
+    # All at once: SentencePiece then uses several threads.
     return self._processor.decode([_sentence(row) for row in tokens])
 
   def __eq__(self, other) -> bool:
@@ -145,7 +146,7 @@ def _thinned(lines: Iterable[str], most: int) -> list[str]:
 
 def _sentence(row) -> list[int]:
   """Returns the ids before the first EOS, without padding."""
-  ids = np.asarray(row).tolist()
+  ids = np.asarray(row).tolist()  # SentencePiece takes Python's numbers
   if EOS in ids:
     ids = ids[: ids.index(EOS)]
   return [token for token in ids if token != PAD]
@@ -160,14 +161,16 @@ def _explain(vocab_size: int, lines: int, error: str) -> str:
     return (
       f"{asked}the smallest possible is {least[1]}, their characters alone."
     )
-  return asked + " ".join(error.split())
+  return asked + " ".join(error.split())  # in one line
 
 
 def unescape(line: str) -> str:
   """Writes SGML entities as their characters, line breaks as spaces."""
+  # "&#10;" is one, and would make two sentences of one.
   return re.sub("[\r\n]", " ", html.unescape(line))
 
 
+# Old encodings have no comma below; corpora mix both.
 _CEDILLA_TO_COMMA = str.maketrans("ŞşŢţ", "ȘșȚț")
 _ROMANIAN_TO_ASCII = str.maketrans("ȘșȚțĂÂăâÎî", "SsTtAAaaIi")
 
@@ -207,7 +210,7 @@ def normalize(
   Raises:
     InputError: for an unknown name; the valid ones are listed.
   """
-  lines = list(lines)
+  lines = list(lines)  # gone through once for each normaliser
   for name in normalizers_of(language, names):
     lines = [NORMALIZERS[name](line) for line in lines]
   return lines

@@ -12,7 +12,7 @@ from latentnmt.errors import InputError
 
 
 def _like(parent: str, **changes) -> tuple[str, dict[str, Any]]:
-  """A preset by its difference; a dict changes fields of a group."""
+  """Describes a preset by its difference; a dict changes fields of a group."""
   return parent, changes
 
 
@@ -81,7 +81,7 @@ _PRESETS: dict[str, tuple[str | None, dict[str, Any]]] = {
     prior=dict(hidden=512, heads=4),
   ),
   "flow_small_iwslt": _like("flow_base_iwslt", prior=dict(steps=(4, 4, 4))),
-  "flow_tiny": _like(
+  "flow_tiny": _like(  # the sizes of gauss_tiny, with another prior
     "gauss_tiny",
     prior=cfg.FlowPriorConfig((3, 2), ("ca", "c"), hidden=128, heads=2),
   ),
@@ -114,7 +114,7 @@ def config(name: str, *, vocab_size: int, **changes) -> cfg.ModelConfig:
     base = _root(name, cfg.TransformerConfig(vocab_size))
   else:
     base = config(parent, vocab_size=vocab_size)
-  return _change(_change(base, difference), changes)
+  return _change(_change(base, difference), changes)  # yours have the last word
 
 
 def _root(name: str, transformer: cfg.TransformerConfig) -> cfg.ModelConfig:

@@ -542,3 +542,12 @@ def test_other_training_targets(tmp_path):
     data.with_targets(prepared, tmp_path / "b", targets, {"step": 8})
   with pytest.raises(InputError, match="3 targets for the 50"):
     data.with_targets(prepared, tmp_path / "c", targets[:3], provenance)
+
+
+def test_reprs_are_one_line(tmp_path):
+  prepared = data.prepare(corpus(), tmp_path / "a", vocab_size=60)
+  sizes = f"{len(prepared.sources('dev'))} / {len(prepared.sources('test'))}"
+  expected = f"PreparedData('{tmp_path}/a', de-en, 50 / {sizes} pairs)"
+  assert repr(prepared) == expected
+  batches = data.Batches(prepared.store("train"), 64, edges=[(32, 32)])
+  assert repr(batches) == "Batches(7 an epoch, shapes 8x32x32)"

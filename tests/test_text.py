@@ -129,3 +129,7 @@ def test_a_vocabulary_takes_evenly_spaced_lines_of_many(monkeypatch):
   assert text.Tokenizer.train(iter(lines), 20) == expected
   monkeypatch.undo()
   assert text.Tokenizer.train(lines, 20) != expected
+
+
+def test_the_repr_is_one_line(tokenizer):
+  assert repr(tokenizer) == "Tokenizer(vocab_size=60)"

@@ -79,7 +79,7 @@ class Repeat(nn.Module):
     # then one large one instead of a small one in each step.
     each = nn.vmap(
       precompute,
-      variable_axes={"params": 0, "inference": 0},
+      variable_axes={"params": 0, "inference": 0},  # stacked over times
       split_rngs={"params": True},
       in_axes=None,
       axis_size=self.times,
@@ -105,7 +105,7 @@ class Repeat(nn.Module):
     over_steps = nn.scan(
       # Inside a scan XLA cannot undo it: CSE need not be prevented.
       nn.remat(step, prevent_cse=False) if self.remat else step,
-      variable_axes={"params": 0, "inference": 0},
+      variable_axes={"params": 0, "inference": 0},  # stacked over times
       split_rngs={"params": True, "dropout": True},
       in_axes=(0, nn.broadcast, nn.broadcast),
       length=self.times,
@@ -135,6 +135,7 @@ class Squeeze(nn.Module):
 
   def forward(self, e: Latents, mask: Mask, source: Source) -> Mapped:
     """Returns z, float32[B, T, C], and log |det dz/de|, float32[B]."""
+    # Lengths are even: a pair of steps is real where its first is.
     z, log_det = self.inner.forward(squeeze(e), mask[:, ::2], source)
     return unsqueeze(z), log_det
 
@@ -183,7 +184,7 @@ class MultiScale(nn.Module):
       here = source.replace(cache=cache)
       x, log_det = level.forward(x, mask[:, :: 2**i], here)
       total += log_det
-      if i:
+      if i:  # the first level had nothing split off
         x = jnp.concatenate((unsqueeze(x), rest.pop()), axis=-1)
     return x, total
 
@@ -207,14 +208,14 @@ class MultiScale(nn.Module):
 def squeeze(x: Array) -> Array:
   """Moves channel c of step t to channel 2c + t mod 2: [B, T/2, 2C]."""
   batch, length, channels = x.shape
-  pairs = x.reshape(batch, length // 2, 2, channels)
+  pairs = x.reshape(batch, length // 2, 2, channels)  # [B, T/2, step, C]
   return pairs.swapaxes(2, 3).reshape(batch, length // 2, 2 * channels)
 
 
 def unsqueeze(x: Array) -> Array:
   """Undoes `squeeze`."""
   batch, length, channels = x.shape
-  pairs = x.reshape(batch, length, channels // 2, 2)
+  pairs = x.reshape(batch, length, channels // 2, 2)  # [B, T, C/2, step]
   return pairs.swapaxes(2, 3).reshape(batch, 2 * length, channels // 2)
 
 

@@ -64,7 +64,7 @@ class Coupling(nn.Module):
 
   @property
   def length_multiple(self) -> int:
-    """2 where it splits over time."""
+    """Returns 2 where it splits over time, else 1."""
     return 2 if self.split == "t" else 1
 
   def setup(self):
@@ -82,7 +82,7 @@ class Coupling(nn.Module):
     kept, moved = _split(e, self.split)
     mask = self._kept_mask(mask)
     shift, log_scale = self._shift_log_scale(kept, mask, source)
-    moved = moved * jnp.exp(-log_scale) - shift
+    moved = moved * jnp.exp(-log_scale) - shift  # mirrors `inverse`
     return _join(kept, moved, self.split), -masked_sum(log_scale, mask)
 
   def inverse(self, z: Latents, mask: Mask, source: Source) -> Mapped:
@@ -110,27 +110,30 @@ class Coupling(nn.Module):
     )
 
   def _kept_mask(self, mask: Mask) -> Mask:
+    # Lengths are even, so as many odd positions are real.
     return mask[:, ::2] if self.split == "t" else mask
 
   def _shift_log_scale(self, kept, mask, source) -> tuple[Array, Array]:
     """Computes shift and log-scale of the moved half from the kept one."""
     cache = CrossAttentionCache(*cache_of(self, source), source.mask)
+    # Not causal: [B, 1, T], every position sees all of the kept half.
     states = self.layer(add_positions(kept), mask[:, None], cache)
     out = self.out(self.norm(states))
     if not self.affine:  # scales of 1: the volume stays
       return out, jnp.zeros_like(out)
     shift, s = jnp.split(out, 2, axis=-1)
+    # A scale below 1 never makes `inverse` explode; `forward` may.
     return shift, nn.log_sigmoid(s + _SCALE_OFFSET)
 
 
 def _split(x: Latents, how: str) -> tuple[Latents, Latents]:
   """Returns the half that is kept and the half that is moved."""
   match how:
-    case "c":
+    case "c":  # contiguous
       kept, moved = jnp.split(x, 2, axis=-1)
-    case "a":
+    case "a":  # alternate
       kept, moved = x[..., ::2], x[..., 1::2]
-    case "t":
+    case "t":  # in time
       kept, moved = x[:, ::2], x[:, 1::2]
   return kept, moved
 
@@ -142,6 +145,7 @@ def _join(kept: Latents, moved: Latents, how: str) -> Latents:
     case "c":
       return jnp.concatenate((kept, moved), axis=-1)
     case "a":
+      # Side by side on a new last axis, which is then merged: they alternate.
       return jnp.stack((kept, moved), -1).reshape(batch, length, 2 * channels)
     case "t":
       return jnp.stack((kept, moved), 2).reshape(batch, 2 * length, channels)

@@ -35,6 +35,7 @@ class ActNorm(nn.Module):
     """Returns z, float32[B, T, C], and log |det dz/de|, float32[B]."""
     zeros = jnp.zeros(e.shape[-1:])
     shift, log_scale = self._shift_log_scale(lambda: (zeros, zeros))
+    # Ranks are written out everywhere: nothing is broadcast by accident.
     z = e * jnp.exp(-log_scale)[None, None] - shift[None, None]
     return z, -_per_position(log_scale, mask)
 
@@ -67,6 +68,7 @@ def _whitening(x: Array, mask: Mask) -> tuple[Array, Array]:
 
 
 def _per_position(log_scale: Array, mask: Mask) -> Nats:
+  # Every position is scaled alike: its sum of logs, as often as there are any.
   return lengths(mask).astype(jnp.float32) * jnp.sum(log_scale)
 
 
@@ -103,7 +105,7 @@ class Invertible1x1(nn.Module):
     factors = self._factors(e.shape[-1])
     heads = self._split(e)
     inverse = self._prepared_inverse()
-    if inverse is not None:
+    if inverse is not None:  # a product is much faster than two solves
       z = _multiply(inverse, heads)
     else:
       columns = heads.transpose(2, 3, 0, 1)  # [heads, size, B, T]
@@ -138,7 +140,7 @@ class Invertible1x1(nn.Module):
   def _split(self, x: Array) -> Array:
     """Cuts [B, T, C] into [B, T, heads, size]."""
     size = _head_size(x.shape[-1])
-    if self.layout == "a":
+    if self.layout == "a":  # as alternate channels: head h has h, h + n, ...
       return x.reshape(*x.shape[:-1], size, -1).swapaxes(-1, -2)
     return x.reshape(*x.shape[:-1], -1, size)
 
@@ -149,6 +151,7 @@ class Invertible1x1(nn.Module):
 
 
 def _head_size(channels: int) -> int:
+  """Returns the largest divisor that is at most 32."""
   sizes = range(1, min(channels, _MAX_HEAD_SIZE) + 1)
   return max(size for size in sizes if channels % size == 0)
 
@@ -163,7 +166,7 @@ def _rotations(key: Key, size: int, channels: int) -> dict[str, Array]:
 
   keys = jax.random.split(key, channels // size)
   packed, _, order = lax.map(factorised, keys)
-  diagonal = jnp.diagonal(packed, axis1=1, axis2=2)
+  diagonal = jnp.diagonal(packed, axis1=1, axis2=2)  # of U; L has ones
   on_diagonal = np.eye(size, dtype=bool)[None]
   logs = jnp.log(jnp.abs(diagonal))[..., None]
   return {
@@ -177,7 +180,7 @@ def _unpacked(packed: Params) -> _Factors:
   """Returns the factors that parameters stand for."""
   weight = packed["weight"]
   # By order and signs alone: neither has a gradient, so training leaves both.
-  place = jnp.argsort(packed["order"], axis=-1)
+  place = jnp.argsort(packed["order"], axis=-1)  # undoes the order
   sign = jnp.sign(packed["sign"])
   log_diagonal = jnp.diagonal(weight, axis1=1, axis2=2)
   one = np.eye(weight.shape[-1], dtype=np.float32)[None]
@@ -204,7 +207,7 @@ def _multiply(matrices: Array, heads: Array) -> Array:
 def _solve(factors: _Factors, columns: Array) -> Array:
   """Solves P L U x = columns for n matrices, both float32[n, size, m]."""
   rows = jnp.argsort(factors.place, axis=-1)[..., None]
-  columns = jnp.take_along_axis(columns, rows, axis=1)
+  columns = jnp.take_along_axis(columns, rows, axis=1)  # P^-1
   columns = _solve_triangular(factors.lower, columns, lower=True)
   return _solve_triangular(factors.upper, columns, lower=False)
 

@@ -78,7 +78,7 @@ class Batches:
 
   def _plan_epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
     """Returns (shape, int64[rows] ids) of each batch of an epoch, in order."""
-    random = np.random.default_rng([self._seed, epoch])
+    random = np.random.default_rng([self._seed, epoch])  # of nothing before
     batches = []
     for k, ids in enumerate(self._ids):
       rows, count = self.shapes[k][0], self._batches[k]
@@ -122,6 +122,7 @@ def length_batches(
   """
   if not len(x):
     return []
+  # Without targets all are empty, and planning looks at sources alone.
   store = TokenStore.from_sequences(x, [()] * len(x) if y is None else y)
   plan = plan_shapes(store.lengths, batch_tokens, max_shapes)
   batches = []

@@ -160,7 +160,7 @@ def read_manythings(
     InputError: for a line with fewer than two columns (names it), for too
       few pairs to split, and as `read_lines`.
   """
-  pairs = dict.fromkeys(_columns(path))
+  pairs = dict.fromkeys(_columns(path))  # each once, in the order of the file
   if len(pairs) < 20:
     raise InputError(f"{path}: {len(pairs):,} pairs are too few to split.")
   sources, targets = map(list, zip(*pairs, strict=True))
@@ -179,7 +179,7 @@ def _columns(path):
   for number, line in enumerate(read_lines(path), 1):
     if not line:
       continue
-    english, tab, rest = line.partition("\t")
+    english, tab, rest = line.partition("\t")  # then attribution, or nothing
     other = rest.partition("\t")[0]
     if not (tab and english.strip() and other.strip()):
       raise InputError(
@@ -197,6 +197,7 @@ def _split_ids(sources, targets, held_out: int, seed: int) -> dict:
   order = np.random.default_rng(seed).permutation(len(sizes))
   # A group of common phrases can hold thousands of pairs: such ones train.
   order = order[sizes[order] <= max(1, held_out // 20)]
+  # Dev takes groups until it has `held_out` pairs, test the next ones.
   end = np.searchsorted(np.cumsum(sizes[order]), [held_out, 2 * held_out])
   split = np.zeros(len(sizes), np.int8)
   split[order[: end[0] + 1]] = 1

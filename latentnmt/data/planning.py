@@ -72,7 +72,7 @@ def plan_shapes(
     chosen = _climb(grid, table, _search(table, grid.counts, max_shapes))
     plans.append((grid.padding(table, chosen), table, chosen))
   _, table, chosen = min(plans, key=lambda plan: plan[0])
-  choice = table[:, chosen].argmin(axis=1)[grid.cell_of]
+  choice = table[:, chosen].argmin(axis=1)[grid.cell_of]  # of each pair
   rows = functools.partial(_rows, batch_tokens=batch_tokens)
   return _plan(grid.rectangles[chosen], choice, rows)
 
@@ -166,6 +166,7 @@ class _Grid:
       row * len(edges[1]) + column, return_inverse=True, return_counts=True
     )
     rectangles = np.stack(np.meshgrid(*edges, indexing="ij"), -1).reshape(-1, 2)
+    # At least 1: a side may be empty, and costs nothing.
     real = np.maximum(lengths.sum(axis=0, dtype=np.float64), 1.0)
     return cls(
       rectangles, *map(len, edges), cells, cell_of, counts, real, batch_tokens
@@ -188,7 +189,7 @@ class _Grid:
     pairs = np.bincount(choice, self.counts, len(chosen)).astype(np.int64)
     shape = self.rectangles[chosen]
     rows = _rows(pairs, shape.max(axis=1), self.batch_tokens)
-    padded = -(-pairs // rows) * rows @ shape
+    padded = -(-pairs // rows) * rows @ shape  # whole batches, empty rows too
     return float((padded / self.real).max())
 
   def neighbours(self, rectangle: int) -> Iterator[int]:
@@ -234,6 +235,7 @@ def _search(
   chosen = [table.shape[1] - 1]  # the largest rectangle, which takes all
   total = counts @ table[:, -1] + overhead[-1]
   while True:
+    # Without one of them, or with all: then the best one is added.
     moves = [chosen[:k] + chosen[k + 1 :] for k in range(1, len(chosen))]
     if len(chosen) < max_shapes:
       moves.append(chosen)

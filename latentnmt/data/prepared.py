@@ -159,6 +159,7 @@ def prepare(
     "provenance": corpus.provenance,
     "normalizers": list(normalizers),
     "vocab_size": _checked_size(vocab_size),
+    # Of one that is found, the text below and the size say all.
     "vocabulary": _digest(tokenizer.model) if tokenizer else "trained",
   }
   with _workspace(out) as folder:
@@ -190,7 +191,7 @@ def prepare(
       for split, values in corpus.log_probs.items():
         np.save(folder / f"{split}.log_probs.npy", values[kept[split]])
     _write_meta(folder, made_from, statistics)
-    os.replace(folder, out)
+    os.replace(folder, out)  # complete, in one step
   return PreparedData.open(out)
 
 
@@ -229,6 +230,7 @@ def with_targets(
     file = folder / f"train.{_TEXT['y']}"
     with file.open("wb") as opened:
       _write_lines(opened, targets)
+    # Of the text before, and what changes in it.
     made_from["text"] = _digest(made_from["text"].encode(), file)
     if (existing := _same(out, made_from)) is not None:
       return existing
@@ -278,7 +280,7 @@ def _write_pairs(
       stack.enter_context(path.open("wb"))
       for path in _text_files(folder, split)[:: -1 if swap else 1]
     ]
-    for start in range(0, len(kept), _CHUNK):
+    for start in range(0, len(kept), _CHUNK):  # TFDS reads slices quickly
       chunk = slice(start, start + _CHUNK)
       lines = [
         text.normalize(side[chunk], normalizers, language)

@@ -53,6 +53,7 @@ def flatten(rows: Sequence) -> tuple[np.ndarray, np.ndarray]:
   """Joins sequences of ids: uint16[total] and offsets int64[n + 1]."""
   offsets = np.zeros(len(rows) + 1, np.int64)
   np.cumsum([len(row) for row in rows], out=offsets[1:])
+  # Without a list of all of them on the way.
   flat = np.fromiter((i for row in rows for i in row), np.uint16, offsets[-1])
   return flat, offsets
 

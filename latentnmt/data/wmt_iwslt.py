@@ -121,6 +121,7 @@ def _prepared_builder(name: str, folder: pathlib.Path):
     ) from None
   if builder.is_prepared():
     return builder
+  # Asked before hours of download rather than after.
   if importlib.util.find_spec("tensorflow") is None:
     raise InputError(
       f"{name} is not in {folder} yet, and TFDS needs TensorFlow to prepare it;"
@@ -198,7 +199,7 @@ def _iwslt16_files(path: pathlib.Path) -> dict[tuple[str, str], list[str]]:
   }
   try:
     with path.open("rb") as file:
-      if path.name == _OUTER:
+      if path.name == _OUTER:  # an archive in an archive, kept in memory
         file = io.BytesIO(_extract(file, [_INNER])[_INNER])
       contents = _extract(file, names)
   except (OSError, EOFError, tarfile.TarError, zlib.error) as error:

@@ -1,8 +1,8 @@
 """log p(y|x): exact where a model allows, by importance weights elsewhere.
 
-K samples z_k of the posterior q(z|x, y) give each sentence three numbers a
-sample, log p(y|z_k, x), log p(z_k|x) and log q(z_k|x, y), and those give every
-estimator. With l = log p(y|z, x), u = log p(z|x) - log q(z|x, y):
+Each of K samples z_k of the posterior q(z|x, y) gives a sentence three numbers,
+log p(y|z_k, x), log p(z_k|x) and log q(z_k|x, y). Every estimator is made of
+them. With l = log p(y|z, x), u = log p(z|x) - log q(z|x, y):
 
   iwae             log 1/K sum_k exp(l_k + u_k)   (Burda et al. 2016)
   elbo             1/K sum_k (l_k + u_k)
@@ -11,11 +11,10 @@ estimator. With l = log p(y|z, x), u = log p(z|x) - log q(z|x, y):
   sweep            iwae at K, K/2, K/4, ..., 1 samples
   extrapolate      what the sweep seems to tend to
 
-In expectation `elbo` <= `iwae` <= log p(y|x), and `iwae` closes the gap as K
-grows: slowly where latents are many and q is not exact. `annealed` closes it
-by moving the samples. `reconstruction` and `lee2020` are not likelihoods: they
-leave out what it costs to name z, about KL(q || p) nats. `extrapolate` is no
-bound.
+In expectation `elbo` <= `iwae` <= log p(y|x). As K grows `iwae` closes the gap,
+slowly where latents are many and q is not exact; `annealed` closes it by moving
+the samples. `reconstruction` and `lee2020` are not likelihoods: they leave out
+what it costs to name z, about KL(q || p) nats. `extrapolate` is no bound.
 
   estimators.py   pure functions of the weights
   importance.py   log_likelihood: the weights of a batch

@@ -6,22 +6,22 @@ A chain starts from the posterior and passes through densities
 
 at each of which one move of Hamiltonian Monte Carlo leaves f_t as it is. With
 w(z) = p(y, z|x) / q(z|x, y), its weight is the product of w(z_i)^(1/n) over
-the n places z_0, ..., z_{n-1} of the chain, and has mean p(y|x) (Neal 2001):
-the log of an average of weights is a lower bound in expectation, whose gap
-shrinks like 1/n, while that of n times as many samples of q hardly moves where
+the n places z_0, ..., z_{n-1} of the chain, and has mean p(y|x) (Neal 2001).
+The log of an average of weights is a lower bound in expectation. Its gap
+shrinks like 1/n; that of n times as many samples of q hardly moves where
 latents are many. n = 1 would be importance sampling.
 
-Run backwards from an exact sample of p(z|x, y), the inverse weights have mean
-1 / p(y|x), and what they give is an upper bound in expectation. Such samples
-are known where the model itself drew the sentence: the two bounds then enclose
-log p(y|x) (bidirectional Monte Carlo, Grosse et al. 2015).
+Of chains that run backwards from an exact sample of p(z|x, y) the inverse
+weights have mean 1 / p(y|x), and give an upper bound in expectation. Such a
+sample is known where the model itself drew the sentence: the two bounds then
+enclose log p(y|x) (bidirectional Monte Carlo, Grosse et al. 2015).
 
 Latents are moved in units of the posterior, z = mean + scale e. There
--log f_t = |e|^2 / 2 - t log w + constant, so a leapfrog step can turn (e,
-momentum) by an angle, which is exact for the first part in any number of
-dimensions, and be kicked by t grad log w, which is small for a good posterior
-(Shahbaba et al. 2014). The angle is found, for each sentence and t, by chains
-of their own: the weights stay unbiased.
+-log f_t = |e|^2 / 2 - t log w + constant. A leapfrog step turns (e, momentum)
+by an angle, which is exact for the first part in any number of dimensions, and
+kicks the momentum by t grad log w, which is small for a good posterior
+(Shahbaba et al. 2014). The angle is found for each sentence and t by pilot
+chains, which count for nothing else: the weights stay unbiased.
 """
 
 from collections.abc import Callable
@@ -60,13 +60,15 @@ from latentnmt.types import (
 _LAYERS = 16  # of activations that a gradient keeps, about
 _PILOTS = 4  # chains that find the angles
 _ACCEPTANCE = 0.8  # what they aim for
-_RATE = 0.3  # of change of log angle, for each unit of acceptance
-_ARC = math.pi / 2  # of a whole move at most: a new e where q is exact
+_RATE = 0.3  # change of log angle for each unit of acceptance
+# The angle of a whole move, at most: a quarter turn makes the momentum the new
+# e, which where q is exact is an independent sample. More would lead back.
+_ARC = math.pi / 2
 
 
 @struct.dataclass
 class _Point:
-  """Where a chain is.
+  """A place of a chain.
 
   Attributes:
     e: float32[B, T, C], zero on padding; z = mean + scale e.
@@ -81,7 +83,7 @@ class _Point:
 
 @struct.dataclass
 class _Posterior:
-  """What q(z|x, y) is, and what it was asked for; fields as in `models`."""
+  """q(z|x, y) and what it is of, named as in `models.LatentModel`."""
 
   source: Source
   y: Tokens
@@ -105,8 +107,8 @@ def annealed(
 ) -> AnnealedEstimate:
   """Estimates log p(y|x) of each sentence by annealed importance sampling.
 
-  Costs temperatures x chains x leapfrog gradients of log p(y, z|x), and a
-  few chains more.
+  Takes temperatures x chains x leapfrog gradients of log p(y, z|x), and those
+  of a few chains more.
 
   Args:
     model: with the contract `models.LatentModel`.
@@ -144,19 +146,19 @@ def annealed(
     chunk = default_chunk(model.config, *batch.y.shape, chains, layers=_LAYERS)
   posterior = _posterior(model, params, batch)
   reverse = reverse_from is not None
-  start = reverse_from if reverse else posterior.mean  # of no use forwards
+  start = reverse_from if reverse else posterior.mean  # unused forwards
   if start.shape != posterior.mean.shape:
     raise InputError(
       f"reverse_from: latents {start.shape} where the model has"
       f" {posterior.mean.shape}."
     )
   sizes = temperatures, chains, leapfrog, min(chunk, chains)
-  return _annealed(model, params, posterior, keys, start, reverse, *sizes)
+  return _annealed(model, params, posterior, keys, start, reverse, sizes)
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def simulate(model, params, batch: Batch, key: Key) -> tuple[Batch, Latents]:
-  """Sentences drawn from the model, and the latents behind them.
+  """Draws sentences from the model, with the latents behind them.
 
   Given the sentences the latents are exact samples of p(z|x, y), for
   `annealed` to start from.
@@ -169,8 +171,7 @@ def simulate(model, params, batch: Batch, key: Key) -> tuple[Batch, Latents]:
 
   Returns:
     The batch with targets of the model's own, and float32[B, T, C]. A target
-    in which padding was drawn, of some 1/V each position in a model that was
-    never trained, becomes a row of padding.
+    in which padding was drawn becomes a row of padding.
   """
   key_z, key_y = jax.random.split(key)
   bound = model.bind(variables(params))
@@ -179,12 +180,15 @@ def simulate(model, params, batch: Batch, key: Key) -> tuple[Batch, Latents]:
   z = bound.sample(key_z, mask, source)
   logits = bound.decode(z, mask, source)
   y = jax.random.categorical(key_y, logits).astype(jnp.int32)
+  # PAD has a probability like any token, of some 1/V in a model that was never
+  # trained. No sentence contains it, and to leave it out would be another p.
   whole = jnp.all((y != PAD) | ~mask, axis=1)
   return Batch(batch.x, jnp.where(mask & whole[:, None], y, PAD)), z
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _posterior(model, params, batch: Batch) -> _Posterior:
+  """Computes the posterior, and all that depends on the sentences alone."""
   bound = model.bind(variables(params))
   source = bound.precompute(batch.x)
   y, mask = bound.targets(batch.y)
@@ -193,10 +197,7 @@ def _posterior(model, params, batch: Batch) -> _Posterior:
   return _Posterior(source, y, mask, mean, scale, log_pl)
 
 
-@functools.partial(
-  jax.jit,
-  static_argnames=("model", "temperatures", "chains", "leapfrog", "chunk"),
-)
+@functools.partial(jax.jit, static_argnames=("model", "sizes"))
 def _annealed(
   model,
   params,
@@ -204,22 +205,23 @@ def _annealed(
   keys: Key,
   exact: Latents,
   reverse: Array,
-  temperatures: int,
-  chains: int,
-  leapfrog: int,
-  chunk: int,
+  sizes: tuple[int, ...],
 ) -> AnnealedEstimate:
-  """One program for both directions: compiling takes longer than running."""
+  """Runs the chains of a batch."""
+  # One program for both directions: compiling takes longer than running. Which
+  # one it is, is a value; what the other needs is computed and dropped.
+  temperatures, chains, leapfrog, chunk = sizes
   source, y, mask = posterior.source, posterior.y, posterior.mask
   mean, scale = posterior.mean, posterior.scale
 
-  def log_weight(e):
+  def log_weight(e):  # z = mean + scale e, whose volume is in log_qz
     bound = model.bind(variables(params))
     log_py, log_pz = bound.log_joint(mean + scale * e, y, mask, source)
     log_qz = masked_sum(standard_normal_log_prob(e) - jnp.log(scale), mask)
     return log_py + log_pz - log_qz
 
   def point(e):
+    # One pass for the weight and its gradient; padding never moves.
     e = jnp.where(mask[..., None], e, 0)
     value, pullback = jax.vjp(log_weight, e)
     return _Point(e, value, pullback(jnp.ones_like(value))[0])
@@ -228,13 +230,14 @@ def _annealed(
     return normal_each(fold_in_all(roots, 0), mean.shape)
 
   move = functools.partial(_move, point, mask, leapfrog)
+  # Numbered after the chains, so that none shares its noise with one of them.
   pilots = jax.vmap(lambda k: fold_in_all(keys, chains + k))(
     jnp.arange(_PILOTS)
   )
-  starts = jax.vmap(lambda roots: point(noise(roots)))(pilots)
+  starts = jax.vmap(lambda roots: point(noise(roots)))(pilots)  # [P, ...]
   angles = _angles(move, starts, pilots, temperatures, _ARC / leapfrog)
   path = jax.tree.map(
-    lambda v: jnp.where(reverse, v[::-1], v),
+    lambda v: jnp.where(reverse, v[::-1], v),  # from t = 1 down
     (jnp.arange(1, temperatures), angles),
   )
 
@@ -243,8 +246,10 @@ def _annealed(
     start = jnp.where(reverse, (exact - mean) / scale, noise(roots))
     return _chain(move, point(start), roots, path, temperatures)
 
-  log_weights, acceptance = in_chunks(chain, chains, chunk)
+  log_weights, acceptance = in_chunks(chain, chains, chunk)  # [K, B]
+  # To the estimators a weight is one number, whatever it is a product of.
   zero = jnp.zeros_like(log_weights)
+  # Backwards the inverse weights are averaged, for a bound from above.
   sign = jnp.where(reverse, -1.0, 1.0)
   weights = sign * log_weights, zero, zero
   given_length = sign * estimators.iwae(*weights)
@@ -262,20 +267,15 @@ def _annealed(
 
 
 def _chain(move, point: _Point, roots: Key, path, temperatures: int):
-  """Two float32[B]: a chain's log weight and its mean acceptance.
+  """Returns a chain's log weight and its mean acceptance, two float32[B].
 
-  Args:
-    move: see `_move`.
-    point: where it starts.
-    roots: keys [B] of the chain.
-    path: int32[n-1] and float32[n-1, B], n t and the angle of each move.
-    temperatures: n.
+  Its path is int32[n-1] and float32[n-1, B]: n t and the angle of each move.
   """
 
   def step(carry, each):
     point, total = carry
     i, angle = each
-    total += point.log_weight
+    total += point.log_weight  # at z_0 ... z_{n-2}, the last below
     keys = fold_in_all(roots, i)
     point, acceptance = move(point, i / temperatures, angle, keys)
     return (point, total), acceptance
@@ -289,14 +289,9 @@ def _chain(move, point: _Point, roots: Key, path, temperatures: int):
 def _angles(
   move, points: _Point, roots: Key, temperatures: int, most: float
 ) -> Array:
-  """float32[n-1, B]: angles at which enough moves are accepted.
+  """Finds angles at which enough moves are accepted, float32[n-1, B].
 
-  Args:
-    move: see `_move`.
-    points: where the P pilot chains start.
-    roots: keys [P, B] of the chains.
-    temperatures: n.
-    most: the largest angle.
+  P pilot chains start from `points`, with keys [P, B], at the largest angle.
   """
 
   def step(carry, i):
@@ -306,11 +301,12 @@ def _angles(
         point, i / temperatures, angle, fold_in_all(roots, i)
       )
     )(points, roots)
+    # On the way: densities that follow each other take similar angles.
     error = jnp.mean(acceptance, axis=0) - _ACCEPTANCE
     following = jnp.minimum(angle * jnp.exp(_RATE * error), most)
     return (points, following), angle
 
-  start = jnp.full(roots.shape[1:], most)
+  start = jnp.full(roots.shape[1:], most)  # [B]
   _, angles = lax.scan(step, (points, start), jnp.arange(1, temperatures))
   return angles
 
@@ -324,15 +320,15 @@ def _move(
   angle: Array,
   keys: Key,
 ) -> tuple[_Point, Array]:
-  """One Hamiltonian move that leaves f_t as it is.
+  """Makes one Hamiltonian move, which leaves f_t as it is.
 
   Args:
     point_at: from e to a point.
     mask: bool[B, T].
-    leapfrog: steps.
+    leapfrog: steps, each by float32[B] of `angle`.
     point: where to start.
     t: scalar.
-    angle: float32[B], of each step.
+    angle: float32[B].
     keys: typed keys [B].
 
   Returns:
@@ -346,7 +342,7 @@ def _move(
     for value in (jnp.cos(angle), jnp.sin(angle), t * angle / 2)
   )
 
-  def leap(carry, _):
+  def leap(carry, _):  # half a kick, the turn, half a kick: reversible
     point, momentum = carry
     momentum = momentum + kick * point.gradient
     turned = point_at(cos * point.e + sin * momentum)
@@ -354,6 +350,7 @@ def _move(
     return (turned, momentum + kick * turned.gradient), None
 
   (end, final), _ = lax.scan(leap, (point, momentum), length=leapfrog)
+  # Metropolis: what the steps got wrong, they are accepted less for.
   gain = _log_density(end, final, t) - _log_density(point, momentum, t)
   # A trajectory that has diverged is not accepted.
   probability = jnp.where(jnp.isnan(gain), 0, jnp.exp(jnp.minimum(gain, 0)))
@@ -366,5 +363,6 @@ def _move(
 
 
 def _log_density(point: _Point, momentum: Array, t: Array) -> Nats:
+  """Computes log f_t and that of the momentum, up to a constant."""
   squares = jnp.sum(point.e**2 + momentum**2, axis=(1, 2))
-  return t * point.log_weight - squares / 2
+  return t * point.log_weight - squares / 2  # padding is zero in both

@@ -14,7 +14,7 @@ from latentnmt.likelihood.importance import log_likelihood
 from latentnmt.text import Tokenizer
 from latentnmt.types import AnnealedEstimate, Estimate, Key, Params
 
-# What a sentence's score costs, in samples, for each translation it would take.
+# So many samples of a sentence cost about what its translation costs.
 _SAMPLES_A_TRANSLATION = 50
 
 
@@ -32,13 +32,13 @@ def log_likelihood_lines(
   progress: Callable[[Iterable], Iterable] | None = None,
   truncate: bool = False,
 ) -> Estimate:
-  """`log_likelihood` of n pairs of lines, in the given order.
+  """Scores n pairs of lines by `log_likelihood`, in the given order.
 
   Sentence i takes its noise from fold_in(key, i). The rows of a batch are
   split over this process's devices.
 
   Args:
-    model: either family.
+    model: of any family.
     params: its parameters.
     tokenizer: of the run.
     sources: n lines.
@@ -48,8 +48,8 @@ def log_likelihood_lines(
     chunk: see `log_likelihood`.
     batch_tokens: rows times the longer side's length of a batch.
     progress: wraps the list of batches, as tqdm does.
-    truncate: score what is left of lines that are longer than the model
-      takes, rather than refuse them.
+    truncate: cut lines that are longer than the model takes, rather than
+      refuse them.
 
   Returns:
     An `Estimate` of numpy float32[n].
@@ -60,9 +60,7 @@ def log_likelihood_lines(
   """
   score = functools.partial(log_likelihood, samples=samples, chunk=chunk)
   batches = _batches(
-    *_encode(model, tokenizer, sources, targets, truncate),
-    batch_tokens,
-    samples,
+    model, tokenizer, sources, targets, truncate, batch_tokens, samples
   )
   return _score(score, model, params, batches, key, progress)
 
@@ -83,60 +81,53 @@ def annealed_lines(
   progress: Callable[[Iterable], Iterable] | None = None,
   truncate: bool = False,
 ) -> AnnealedEstimate:
-  """`annealed` of n pairs of lines, in the given order.
+  """Scores n pairs of lines by `annealed`, in the given order.
 
   Arguments and errors are those of `annealed` and `log_likelihood_lines`.
 
   Returns:
     An `AnnealedEstimate` of numpy float32[n].
   """
-  score = functools.partial(
-    annealed,
-    temperatures=temperatures,
-    chains=chains,
-    leapfrog=leapfrog,
-    chunk=chunk,
-  )
+  sizes = dict(temperatures=temperatures, chains=chains, leapfrog=leapfrog)
+  score = functools.partial(annealed, **sizes, chunk=chunk)
+  gradients = temperatures * chains * leapfrog  # of a sentence
   batches = _batches(
-    *_encode(model, tokenizer, sources, targets, truncate),
-    batch_tokens,
-    temperatures * chains * leapfrog,
+    model, tokenizer, sources, targets, truncate, batch_tokens, gradients
   )
   return _score(score, model, params, batches, key, progress)
 
 
-def _encode(model, tokenizer, sources, targets, truncate: bool):
+def _batches(
+  model, tokenizer, sources, targets, truncate, batch_tokens, samples
+) -> list:
+  """Puts every pair into a batch, in more shapes the more samples there are."""
   if not sources or len(sources) != len(targets):
     raise InputError(
       f"{len(sources)} sources and {len(targets)} targets to score."
     )
-  return (
+  x, y = (
     decode.encode_lines(model, tokenizer, lines, truncate, side)
     for lines, side in ((sources, "source"), (targets, "target"))
   )
-
-
-def _batches(x, y, batch_tokens: int, samples: int) -> list:
-  """Every pair once; the more samples, the more shapes are worth their price.
-
-  Each shape is one more program to compile, and padding costs time K times.
-  """
+  # A shape is one more program to compile, and padding is computed K times.
   shapes = data.few_shapes(len(x) * samples // _SAMPLES_A_TRANSLATION)
   return data.length_batches(x, y, batch_tokens=batch_tokens, max_shapes=shapes)
 
 
 def _score(score, model, params, batches: list, key, progress):
-  """What score(model, params, batch, keys) gives each of n pairs of ids."""
+  """Calls score(model, params, batch, keys) on all batches, on all devices."""
   mesh = sharding.mesh(jax.local_devices())
-  params = jax.device_put(params, sharding.replicated(mesh))
+  params = jax.device_put(params, sharding.replicated(mesh))  # once for all
   parts = []
   for ids, batch in progress(batches) if progress else batches:
+    # An empty row, of id -1, takes any key: it scores zero.
     batch, rows = sharding.put((batch, np.maximum(ids, 0)), mesh)
     estimate = score(model, params, batch, fold_in_each(key, rows))
-    parts.append((ids, jax.device_get(estimate)))
+    parts.append((ids, jax.device_get(estimate)))  # waits for the batch
+  # Back from batches by length to the order of the lines.
   order = np.concatenate([ids for ids, _ in parts])
   number, first = np.unique(order, return_index=True)
-  first = first[number >= 0]  # an empty row's is -1
+  first = first[number >= 0]  # without empty rows, whose id is -1
   return jax.tree.map(
     lambda *values: np.concatenate(values)[first], *(e for _, e in parts)
   )

@@ -30,7 +30,7 @@ def check_start(
     AssertionError: naming the parameter.
   """
 
-  @jax.jit
+  @jax.jit  # one program, called four times
   def step(params):
     gradient = jax.grad(loss)(params)
     finite = jax.tree.map(lambda g: jnp.isfinite(g).all(), gradient)
@@ -50,12 +50,19 @@ def check_start(
   ):
     name = jax.tree_util.keystr(path)
     assert good, f"{name}: its gradient is not finite"
-    dead = ~np.asarray(own) & np.asarray(other)
+    dead = ~np.asarray(own) & np.asarray(other)  # here, but not close by
     assert np.mean(dead) <= 0.25, f"{name} never gets a gradient"
 
 
+def assert_array(name: str, value, dtype: type, *shape: int) -> None:
+  """Asserts what dtype and shape an array has."""
+  good = value.shape == shape and jnp.issubdtype(value.dtype, dtype)
+  own = f"{value.dtype}{list(value.shape)}"
+  assert good, f"{name}: {own}, not {dtype.__name__}{list(shape)}"
+
+
 def assert_close(value, expected, message: str) -> None:
-  """Asserts that two arrays are equal but for rounding in float32."""
+  """Asserts that arrays are equal but for rounding in float32."""
   np.testing.assert_allclose(
     value, expected, rtol=1e-4, atol=1e-4, err_msg=message
   )
@@ -64,6 +71,7 @@ def assert_close(value, expected, message: str) -> None:
 def assert_zero_mean(draws, message: str) -> None:
   """Asserts that the mean over the first axis is within 5 standard errors."""
   draws = np.asarray(draws, np.float64)
-  error = draws.std(axis=0) / math.sqrt(len(draws))
+  error = draws.std(axis=0) / math.sqrt(len(draws))  # of the mean
   off = np.abs(draws.mean(axis=0)) - 5 * error
+  # A little more, for draws that are all the same but for rounding.
   assert (off <= 1e-5).all(), f"{message} (by {off.max():.3g})"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from latentnmt.masks import length_mask
-from latentnmt.testing.assertions import assert_close
+from latentnmt.testing.assertions import assert_array, assert_close
 from latentnmt.testing.inputs import SOURCE_LENGTHS, perturb, random_source
 from latentnmt.types import Key, Source
 
@@ -19,11 +19,12 @@ def check_bijection(
   """Checks that a Linen module keeps the `Bijection` contract.
 
   With randomly perturbed parameters, on sentences of different lengths:
-  shapes and dtypes; that `forward` and `inverse` undo each other and have
-  opposite log-determinants; that the one of `inverse` is that of autodiff's
-  Jacobian on the real coordinates of each sentence, which depend on no other
-  coordinates; that padding, of latents and of the source, is invisible; and
-  that gradients are finite.
+
+  * Shapes and dtypes are right, and gradients finite.
+  * `forward` and `inverse` undo each other, with opposite log-determinants.
+  * The one of `inverse` is that of autodiff's Jacobian on the real coordinates
+    of each sentence, which depend on no other coordinates.
+  * Padding, of latents and of the source, is invisible.
 
   Args:
     bijection: unbound, as it would be given to `FlowPrior`.
@@ -39,7 +40,7 @@ def check_bijection(
   @jax.jit
   def start(key):
     keys = jax.random.split(key, 4)
-    source, far = random_source(keys[0]), jnp.float32(10)
+    source, far = random_source(keys[0]), jnp.float32(10)  # what padding is
     seen = source.mask[..., None]
     mask = length_mask(jnp.array([3, 1, 2]) * multiple, 3 * multiple)
     x, noise = jax.random.normal(keys[1], (2, *mask.shape, channels))
@@ -68,7 +69,7 @@ def check_bijection(
 
 
 def _with_gradient(call, method):
-  """A program of (params, x, mask, source): call's results and gradient."""
+  """Returns a program of (params, x, mask, source): results and gradient."""
 
   def total(params, x, mask, source):
     y, log_det = call(method, x, mask, source, params)
@@ -87,14 +88,13 @@ def _with_gradient(call, method):
 def _check_round_trip(method, other, x, mask, result, back):
   y, log_det, *_ = result
   assert y.shape == x.shape, f"{method}: shape {y.shape}, not {x.shape}"
-  assert log_det.shape == x.shape[:1], f"{method}: log_det {log_det.shape}"
-  assert log_det.dtype == jnp.float32, f"{method}: dtype {log_det.dtype}"
+  assert_array(f"{method}: log_det", log_det, jnp.float32, len(x))
   assert_close(back[0][mask], x[mask], f"{other} does not undo {method}")
   assert_close(back[1], -log_det, "log-determinants are not each other's minus")
 
 
 def _check_unseen(method, mask, result, changed):
-  """Values and gradients, without and with noise on the padding."""
+  """Compares values and gradients without and with noise on padding."""
   message = f"{method} sees padding"
   assert_close(changed[0][mask], result[0][mask], message)
   assert_close(changed[1], result[1], message)
@@ -106,7 +106,7 @@ def _check_unseen(method, mask, result, changed):
 
 
 def _check_row_alone(call, x, mask, source, result):
-  """A row alone and unpadded becomes what it does in the batch."""
+  """Checks that a row alone and unpadded becomes what it does in the batch."""
   length, size = int(mask[1].sum()), SOURCE_LENGTHS[1]
   alone = Source(source.states[1:2, :size], source.mask[1:2, :size])
   inverse = jax.jit(functools.partial(call, "inverse"))
@@ -120,11 +120,12 @@ def _check_jacobian(call, x, mask, source, log_det):
   def flat(x_flat):
     return call("inverse", x_flat.reshape(x.shape), mask, source)[0].ravel()
 
+  # All rows of the batch at once: what one row does to another shows too.
   jacobian = np.asarray(jax.jit(jax.jacrev(flat))(x.ravel()), np.float64)
-  row = np.where(mask, np.arange(len(mask))[:, None], -1)
+  row = np.where(mask, np.arange(len(mask))[:, None], -1)  # -1 for padding
   row = np.repeat(row.ravel(), x.shape[-1])  # of each coordinate
   for b, value in enumerate(log_det):
     own = jacobian[row == b]
     assert not own[:, row != b].any(), "inverse sees other rows or padding"
-    _, expected = np.linalg.slogdet(own[:, row == b])
+    _, expected = np.linalg.slogdet(own[:, row == b])  # in float64
     assert_close(value, expected, "log-determinant is not that of the Jacobian")

@@ -7,7 +7,7 @@ from latentnmt.masks import length_mask
 from latentnmt.types import EOS, PAD, Array, Batch, Key, Params, Source, Tokens
 
 SOURCE_LENGTHS = (5, 3, 2)
-_WIDTH = 16
+_WIDTH = 16  # of the states, which a module takes as they come
 
 
 def random_batch(
@@ -29,7 +29,7 @@ def random_tokens(
 ) -> Tokens:
   """Draws int32[B, length] of sentences of int32[B, 1] tokens."""
   shape = len(size), length
-  tokens = jax.random.randint(key, shape, EOS + 1, vocab_size)
+  tokens = jax.random.randint(key, shape, EOS + 1, vocab_size)  # neither end
   position = jnp.arange(length)[None]
   tokens = jnp.where(position == size - 1, EOS, tokens)
   return jnp.where(position < size, tokens, PAD)

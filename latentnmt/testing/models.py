@@ -11,7 +11,11 @@ from latentnmt.keys import fold_in_each, normal_each, row_keys
 from latentnmt.masks import lengths, token_mask
 from latentnmt.models import LatentModel, init_params
 from latentnmt.objectives import negative_elbo
-from latentnmt.testing.assertions import assert_close, check_start
+from latentnmt.testing.assertions import (
+  assert_array,
+  assert_close,
+  check_start,
+)
 from latentnmt.testing.inputs import perturb, random_tokens
 from latentnmt.types import (
   EOS,
@@ -24,31 +28,31 @@ from latentnmt.types import (
   Variables,
 )
 
-# The last row is all padding.
+# Both sides pad one row and another, and the last row is all padding.
 _SOURCE_LENGTHS, _TARGET_LENGTHS = (5, 3, 2, 0), (3, 5, 2, 0)
 _ROWS = np.arange(4)
-_MOST_STRINGS, _MOST_TOKENS = 400, 6
+_MOST_STRINGS, _MOST_TOKENS = 400, 6  # one batch: 3 tokens of 20, 5 of 6
 _ZERO_IF_EXACT = ("log_pz", "log_qz", "kl", "kl_standard")
 
 
 def check_model(model: nn.Module, key: Key) -> None:
   """Checks that a Linen module keeps the contract `latentnmt.models.Model`.
 
-  That it says what it is: `exact`, `methods`, and a `config` with `transformer`
-  and `family`. And, with randomly perturbed parameters, on sentences of
-  different lengths: shapes and dtypes; that a row of padding has zero of
-  everything; that a sentence has the same terms alone, in any batch and under
-  any padding; that gradients are finite and training reaches every parameter
-  (`check_start`); and that each method that can be built without arguments
-  gives well-formed translations, best first.
+  It has `exact`, `methods`, and a `config` with `transformer` and `family`. And
+  with randomly perturbed parameters, on sentences of different lengths:
 
-  Of an exact model also that there are no latents and no influence of the key;
-  and that log p(y|x) is at most 0 and the probabilities of all short strings
-  sum to at most 1. Of any other that the methods of `LatentModel` are there and
-  return the right shapes.
+  * Terms have the right shapes and dtypes, and are zero in a row of padding.
+  * A sentence has the same terms alone, in any batch and under any padding.
+  * Gradients are finite, and training reaches every parameter (`check_start`).
+  * Each method that can be built without arguments gives well-formed
+    translations, best first.
+  * An exact model has zero KL terms and ignores the key. Its log p(y|x) is at
+    most 0, and the probabilities of all short strings sum to at most 1.
+  * Any other has the methods of `LatentModel`, which return the right shapes.
 
   Args:
-    model: unbound, with a vocabulary of 3 to 20 tokens.
+    model: unbound, with a vocabulary of 3 to 20 tokens, for its strings of up
+      to 3 tokens and more are all scored.
     key: of everything random.
 
   Raises:
@@ -65,6 +69,7 @@ def check_model(model: nn.Module, key: Key) -> None:
     terms = model.apply(variables, batch, key)
     return terms, _invariants(model, variables, terms, batch, rows, key)
 
+  # One program for each shape: this one, a sentence alone, and the strings.
   terms, invariants = score(batch, _ROWS, keys[3])
   _check_terms(terms, batch)
   _check_padding(score, batch, keys[3], invariants)
@@ -76,7 +81,7 @@ def check_model(model: nn.Module, key: Key) -> None:
 
   def loss(params):
     terms = model.apply({"params": params}, batch, keys[3], train=True)
-    return negative_elbo(terms)[0]
+    return negative_elbo(terms)[0]  # of one sample: its noise is fixed
 
   check_start(loss, params, keys[5])
   for cls in model.methods:
@@ -93,43 +98,38 @@ def _check_face(model) -> int:
   for cls in methods:
     good = isinstance(cls, type) and hasattr(cls, "decode")
     assert good, f"methods: {cls!r} is no class with a method `decode`"
-  family = getattr(model.config, "family", None)
+  config = getattr(model, "config", None)
+  family = getattr(config, "family", None)
   assert isinstance(family, str) and family, f"config.family: {family!r}"
-  sizes = getattr(model.config, "transformer", None)
+  sizes = getattr(config, "transformer", None)
   vocab_size = getattr(sizes, "vocab_size", 0)
   good = 3 <= vocab_size <= 20
   assert good, f"config.transformer.vocab_size: {vocab_size}, not 3 to 20"
-  wanted = [name for name in vars(LatentModel) if not name.startswith("_")]
-  missing = [name for name in wanted if not hasattr(model, name)]
+  # Methods of the protocol, so that this knows of those to come.
+  latent = [name for name in vars(LatentModel) if not name.startswith("_")]
+  missing = [name for name in latent if not hasattr(model, name)]
   assert exact or not missing, f"not exact, and without {', '.join(missing)}"
   return vocab_size
 
 
 def _random_batch(key: Key, vocab_size: int) -> Batch:
+  key_x, key_y = jax.random.split(key)
   return Batch(
-    *(
-      random_tokens(key, vocab_size, jnp.array(size)[:, None], max(size) + 1)
-      for key, size in zip(
-        jax.random.split(key), (_SOURCE_LENGTHS, _TARGET_LENGTHS), strict=True
-      )
-    )
+    random_tokens(key_x, vocab_size, jnp.array(_SOURCE_LENGTHS)[:, None], 6),
+    random_tokens(key_y, vocab_size, jnp.array(_TARGET_LENGTHS)[:, None], 6),
   )
 
 
 def _check_terms(terms: Terms, batch: Batch) -> None:
   assert isinstance(terms, Terms), f"{type(terms).__name__} instead of Terms"
   for name, value in vars(terms).items():
-    _check_array(name, value, jnp.float32, len(batch.y))
+    assert_array(
+      name, value, jnp.float32, len(batch.y)
+    )  # whatever it computes in
     assert np.isfinite(value).all(), f"{name}: not finite"
     assert value[-1] == 0, f"{name}: not zero in a row of padding"
   num_tokens = lengths(token_mask(batch.y))
   assert_close(terms.num_tokens, num_tokens, "num_tokens")
-
-
-def _check_array(name: str, value, dtype: type, *shape: int) -> None:
-  good = value.shape == shape and jnp.issubdtype(value.dtype, dtype)
-  own = f"{value.dtype}{list(value.shape)}"
-  assert good, f"{name}: {own}, not {dtype.__name__}{list(shape)}"
 
 
 def _invariants(model, variables, terms, batch, rows, key) -> dict:
@@ -162,16 +162,19 @@ def _check_padding(score, batch: Batch, key: Key, invariants: dict) -> None:
 
 
 def _check_exact(terms: Terms, again: Terms) -> None:
+  """Checks that nothing was sampled; `again` is under another key."""
   for name in _ZERO_IF_EXACT:
     zero = not np.any(getattr(terms, name))
     assert zero, f"{name}: not zero, of a model that is exact"
   for name, value in vars(terms).items():
     same = np.array_equal(value, getattr(again, name))
     assert same, f"{name} depends on the key, of a model that is exact"
+  # A bound may be above 0 by the noise of its sample; a probability is not.
   assert np.all(terms.elbo <= 1e-4), "log p(y|x) is above 0"
 
 
 def _check_sum(score, batch: Batch, vocab_size: int) -> None:
+  """Checks that the first source has no more translations than there may be."""
   strings = _strings(vocab_size)
   x = np.repeat(batch.x[:1], len(strings), axis=0)
   terms, _ = score(
@@ -188,11 +191,13 @@ def _strings(vocab_size: int) -> np.ndarray:
   while size < _MOST_TOKENS and len(rows) + len(tokens) ** size < _MOST_STRINGS:
     rows += ((*row, EOS) for row in itertools.product(tokens, repeat=size))
     size += 1
-  columns = itertools.zip_longest(*rows, fillvalue=PAD)
+  columns = itertools.zip_longest(*rows, fillvalue=PAD)  # [T, n]
   return np.array(list(columns), np.int32).T
 
 
 def _check_latent_shapes(model, variables: Variables, batch: Batch) -> None:
+  """Checks what the methods of `LatentModel` return."""
+
   def call(batch, key):
     bound = model.bind(variables)
     source = bound.precompute(batch.x)
@@ -224,32 +229,34 @@ def _check_latent_shapes(model, variables: Variables, batch: Batch) -> None:
   }
   for name, values in shapes.items():
     for value, kind in zip(values, expected[name], strict=True):
-      _check_array(name, value, *kind)
+      assert_array(name, value, *kind)
 
 
 def _check_method(cls: type, model, variables: Variables, x: Tokens) -> None:
+  """Checks the translations by a method's default."""
   try:
     method = cls()
   except TypeError:  # it has settings without defaults
     return
+  # Results name a method by its string, and binaries take that.
   assert cls.parse(str(method)) == method, f"{method}: not read back by `parse`"
   keys = row_keys(jax.random.key(0), len(x))
   result = method.decode(model, variables, x, None, keys)
   good = isinstance(result, Hypotheses)
   assert good, f"{method}: {type(result).__name__} instead of Hypotheses"
   tokens, scores = np.asarray(result.tokens), np.asarray(result.scores)
-  _check_array(
+  assert_array(
     f"{method}: tokens", tokens, jnp.int32, len(x), *tokens.shape[1:]
   )
   assert tokens.ndim == 3, f"{method}: tokens {tokens.shape}, not [B, N, T]"
-  _check_array(f"{method}: scores", scores, jnp.float32, *tokens.shape[:2])
+  assert_array(f"{method}: scores", scores, jnp.float32, *tokens.shape[:2])
   assert not tokens[-1].any(), f"{method}: tokens in a row of padding"
   best_first = (scores[:, :-1] >= scores[:, 1:]).all()
   assert best_first, f"{method}: scores are not best first"
   assert np.isfinite(scores[:, 0]).all(), f"{method}: scores are not finite"
   # A search that finds fewer than N fills up with hypotheses at -inf.
   tokens = tokens[:-1][np.isfinite(scores[:-1])]
-  end = np.argmax(tokens == EOS, axis=1)[:, None]
+  end = np.argmax(tokens == EOS, axis=1)[:, None]  # of each, its first EOS
   real = np.arange(tokens.shape[1]) <= end
   ended = np.take_along_axis(tokens, end, axis=1) == EOS
   good = ended.all() and np.array_equal(tokens != PAD, real)

@@ -10,6 +10,7 @@ import numpy as np
 from latentnmt import distributions
 from latentnmt.masks import length_mask, masked_sum
 from latentnmt.testing.assertions import (
+  assert_array,
   assert_close,
   assert_zero_mean,
   check_start,
@@ -17,21 +18,24 @@ from latentnmt.testing.assertions import (
 from latentnmt.testing.inputs import SOURCE_LENGTHS, perturb, random_source
 from latentnmt.types import Key, Source
 
-_DRAWS = 4096
+_DRAWS = 4096  # five standard errors are then 8 % of a deviation
 
 
 def check_prior(prior: nn.Module, key: Key) -> None:
   """Checks that a Linen module keeps the `Prior` contract.
 
-  That training reaches every parameter (`check_start`). And, with randomly
-  perturbed parameters, on sentences of different lengths:
-  shapes and dtypes; that padding, of latents and of the source, is invisible;
-  that gradients are finite; that draws are zero on padding, depend on the key
-  and on nothing else that is random, and have the
-  density that `log_prob` says (the score identities E[grad log p] = 0 and
-  E[-(z - E z) . grad log p] = dimensions); that this density integrates to
-  one (reverse importance sampling); `kl`, where offered, against its Monte
-  Carlo estimate; that a source's `cache`, where offered, changes nothing.
+  Training reaches every parameter (`check_start`). And with randomly perturbed
+  parameters, on sentences of different lengths:
+
+  * Shapes and dtypes are right, and gradients finite.
+  * Padding, of latents and of the source, is invisible.
+  * Draws are zero on padding, and are a function of the key.
+  * They have the density that `log_prob` says: E[grad log p] = 0 and
+    E[-(z - E z) . grad log p] = dimensions (the score identities).
+  * That density integrates to one (reverse importance sampling).
+  * `kl`, if offered, is its Monte Carlo estimate, and a `cache`, if offered,
+    changes nothing.
+
   Statistical checks allow five standard errors.
 
   Args:
@@ -43,7 +47,7 @@ def check_prior(prior: nn.Module, key: Key) -> None:
   """
   keys = iter(jax.random.split(key, 9))
   source = random_source(next(keys))
-  mask = _target_mask(prior.length_multiple)
+  mask = _target_mask(prior.length_multiple)  # [B, T]
   z = jax.random.normal(next(keys), (*mask.shape, prior.channels))
   init = jax.jit(functools.partial(prior.init, method="log_prob"))
   start = init(next(keys), z, mask, source)
@@ -67,7 +71,7 @@ def check_prior(prior: nn.Module, key: Key) -> None:
   check_start(loss, start, key)
   _check_log_prob(jax.jit(log_prob_and_score), z, mask, next(keys))
   _check_padding(call, z, mask, source)
-  one_twice = np.maximum(np.arange(_DRAWS) - 1, 0)
+  one_twice = np.maximum(np.arange(_DRAWS) - 1, 0)  # 0, 0, 1, 2, ...
   draws = jax.random.split(next(keys), _DRAWS)[one_twice]
   draws = jax.jit(jax.vmap(draw))(draws)  # [K, B, T, C]
   _check_draws(draws[:3], call("center", mask, source), z.shape, mask)
@@ -81,9 +85,8 @@ def check_prior(prior: nn.Module, key: Key) -> None:
 def _check_cache(call, z, mask, source):
   with_cache = source.replace(cache=call("precompute", source))
   for method, *args in (("log_prob", z, mask), ("center", mask)):
-    found = call(method, *args, with_cache)
-    same = np.allclose(found, call(method, *args, source), 1e-4, 1e-4)
-    assert same, f"{method}: other numbers with a cache"
+    value, expected = (call(method, *args, s) for s in (with_cache, source))
+    assert_close(value, expected, f"{method}: other numbers with a cache")
 
 
 def _target_mask(multiple: int):
@@ -92,9 +95,8 @@ def _target_mask(multiple: int):
 
 def _check_log_prob(log_prob_and_score, z, mask, key):
   log_prob, gradient = log_prob_and_score(z)
-  assert log_prob.shape == z.shape[:1], f"log_prob: shape {log_prob.shape}"
-  assert log_prob.dtype == jnp.float32, f"log_prob: dtype {log_prob.dtype}"
-  noise = 1e3 * jax.random.normal(key, z.shape)
+  assert_array("log_prob", log_prob, jnp.float32, len(z))
+  noise = 1e3 * jax.random.normal(key, z.shape)  # large, to be noticed
   noisy = jnp.where(mask[..., None], z, noise)
   changed, _ = log_prob_and_score(noisy)
   assert_close(changed, log_prob, "log_prob sees latents on padded positions")
@@ -104,7 +106,7 @@ def _check_log_prob(log_prob_and_score, z, mask, key):
 
 
 def _check_padding(call, z, mask, source):
-  """A row alone and unpadded has the density it has in the batch."""
+  """Checks that a row alone and unpadded is what it is in the batch."""
   length, size = int(mask[1].sum()), SOURCE_LENGTHS[1]
   alone = Source(source.states[1:2, :size], source.mask[1:2, :size])
   own = mask[1:2, :length]
@@ -117,7 +119,7 @@ def _check_padding(call, z, mask, source):
 
 
 def _check_draws(draws, center, shape, mask):
-  """Of three draws, the first two are from one key."""
+  """Checks three draws, of which the first two are from one key."""
   draw, again, other = np.asarray(draws)
   assert draw.shape == shape, f"sample: shape {draw.shape}, not {shape}"
   assert center.shape == shape, f"center: shape {center.shape}, not {shape}"
@@ -130,18 +132,20 @@ def _check_draws(draws, center, shape, mask):
 
 
 def _check_density(draws, log_prob_and_score, mask):
+  """Checks draws against the density, without knowing either in closed form."""
   log_prob, score = jax.jit(log_prob_and_score)(draws)
   mean, std = jnp.mean(draws, axis=0), jnp.std(draws, axis=0)
   assert_zero_mean(
     score, "E[grad log p] is not zero: do sample and log_prob agree?"
   )
+  # By parts: E[z_i d log p / dz_i] = -1. It tells whether scales agree.
   centred = draws - mean[None]
   real = mask[None, :, :, None]
   virial = jnp.sum(jnp.where(real, centred * score + 1, 0), axis=(2, 3))
   assert_zero_mean(
     virial, "E[(z - E z) . grad log p] is not minus the dimensions"
   )
-
+  # E[r / p] = 1 of any density r; a narrow one keeps the ratio from exploding.
   std = jnp.where(mask[..., None], 0.7 * std, 1)
   log_narrow = distributions.normal_log_prob(draws, mean[None], std[None])
   log_narrow = jax.vmap(lambda value: masked_sum(value, mask))(log_narrow)

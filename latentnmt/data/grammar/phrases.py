@@ -50,8 +50,8 @@ _ALONE, _WITH_REASON = 7, 3
 # Orders of a German main clause; in the past tense the verb goes to the end
 # and an auxiliary takes its place.
 _ORDERS = {
-  "subject verb frequency rest place": 5,
-  "time verb subject frequency rest place": 3,
+  "subject verb frequency rest place": 5,  # "Der Mann singt oft im Park."
+  "time verb subject frequency rest place": 3,  # "Heute singt der Mann."
   "subject verb time frequency rest place": 2,
 }
 
@@ -122,16 +122,17 @@ def _not(auxiliary: str) -> Expression:
 def _order(
   body: Expression, place: Expression, time: Expression | None, fronted: bool
 ) -> Expression:
-  """Returns English order: a time moves, the more where German starts with it."""
-  if time is None:
+  """Puts a clause in English order, in which a time moves freely."""
+  # It moves more where German starts with it: the source tells something.
+  if time is None:  # a place alone stays at the end
     return sequence(body, place)
-  end = sequence(place, time)
+  end = sequence(place, time)  # "in the park today"
   if place != _EMPTY:
     end = Choice(((0.8, end), (0.2, sequence(time, place))))
   front = 0.6 if fronted else 0.15
   return Choice(
     (
-      (front * 0.75, sequence(time, ",", body, place)),
+      (front * 0.75, sequence(time, ",", body, place)),  # "Today, the man"
       (front * 0.25, sequence(time, body, place)),
       (1 - front, sequence(body, end)),
     )
@@ -227,6 +228,7 @@ def _rests(rules: dict, gender: str):
 def _verb_symbols(kind: str, gender: str, tense: str) -> tuple[str, str]:
   """Returns the inflected verb or auxiliary, and the verb at the end."""
   if tense == "past":
+    # All verbs here form the perfect tense with "haben".
     auxiliary = "haben" if gender == "p" else "hat"
     return auxiliary, f"verb.{kind}.participle"
   return f"verb.{kind}.{'plural' if gender == 'p' else 'singular'}", ""
@@ -278,6 +280,7 @@ def _reasons(rules: dict, gender: str, tense: str):
   for kind in "ti":
     finite, last = _verb_symbols(kind, gender, tense)
     verb = (last, finite) if last else (finite,)
+    # A subordinate clause, and its reason is always the subject's own.
     start = (",", "weil", lexicon.PRONOUNS[gender])
     rest = f"rest.{kind}.{gender}"
     clauses.append(Rule(1, (*start, "frequency?", rest, *verb), target))
@@ -320,6 +323,7 @@ def _read(sentence: str) -> tuple[str, ...] | None:
   words = tuple(
     "a" if word == "an" else word for word in body.replace(",", " ,").split(" ")
   )
+  # Written again: who spells otherwise has written another sentence.
   return words if _write(words) == sentence else None
 
 

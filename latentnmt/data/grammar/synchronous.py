@@ -108,6 +108,7 @@ class Grammar:
   def sample(self, random: np.random.Generator) -> tuple[tuple, tuple]:
     """Draws the words of a source and of one of its translations."""
     source, target = self._sample_source(self._start, random)
+    # Once a sentence, whether or not its target looks at all of them.
     values = {
       name: list(cases)[_draw(np.cumsum(list(cases.values())), random)]
       for name, cases in self._variables.items()
@@ -118,7 +119,7 @@ class Grammar:
     rule = self._rules[symbol][_draw(self._cumulative[symbol], random)]
     words, parts = (), []
     for item in rule.source:
-      if item in self._rules:
+      if item in self._rules:  # a symbol; else a word
         more, part = self._sample_source(item, random)
         words += more
         parts.append(part)
@@ -169,7 +170,7 @@ class Grammar:
 
 
 def _by_first_word(alternatives: list[Rule], rules) -> dict:
-  """Sorts (probability, rule) by first word; None if empty or a symbol first."""
+  """Sorts (probability, rule) by first word, None for a symbol or nothing."""
   # Most rules are words of the lexicon, of which nearly all need no trial.
   total = sum(rule.weight for rule in alternatives)
   index = {None: []}
@@ -185,6 +186,7 @@ class _Parse:
 
   def __init__(self, index: dict, words: tuple):
     self._index, self._words = index, words
+    # Without it the time would be exponential in what rules share.
     self.symbol = functools.cache(self._symbol)
 
   def _symbol(self, symbol: str, start: int) -> list[tuple[int, float, object]]:
@@ -203,7 +205,7 @@ class _Parse:
     """Returns (end, probability, targets) of each way to read all items."""
     states = [(start, 1.0, ())]
     for item in items:
-      if not states:
+      if not states:  # nothing has fitted so far
         break
       if item in self._index:
         states = [
