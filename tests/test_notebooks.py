@@ -33,7 +33,7 @@ def as_python(cell) -> str:
   if not source.startswith("%%writefile "):
     return source
   name, text = source.removeprefix("%%writefile ").split("\n", 1)
-  return f"pathlib.Path({name!r}).write_text({text!r}, 'utf-8')"
+  return f"import pathlib\npathlib.Path({name!r}).write_text({text!r}, 'utf-8')"
 
 
 @pytest.mark.slow
