@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import workers
 
-from latentnmt import checkpoint, sharding
+from latentnmt import sharding
 from latentnmt.errors import InputError
+from latentnmt.runs import RunDirectory
 from latentnmt.types import Batch
 
 WORKER = Path(__file__).parent / "workers.py"
@@ -70,6 +71,20 @@ def test_four_devices_compute_what_one_does(tmp_path):
     np.testing.assert_allclose(four[name], one[name], rtol=1e-5, atol=1e-6)
 
 
+def test_two_devices_translate_as_one_does(tmp_path):
+  one, two = tmp_path / "one.npz", tmp_path / "two.npz"
+  finish(start("translate", one, 1), start("translate", two, 2))
+  one, two = np.load(one), np.load(two)
+  assert one.files == two.files
+  tokens = [one[name] for name in one.files if name.endswith(".tokens")]
+  assert [t.shape[:2] for t in tokens] == [(8, 1)] * 6
+  assert all(len(np.unique(t, axis=0)) > 2 for t in tokens)
+  for name in one.files:
+    exact = one[name].dtype != np.float32
+    tolerance = 0 if exact else 1e-4
+    np.testing.assert_allclose(two[name], one[name], tolerance, tolerance)
+
+
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path):
   with socket.socket() as probe:
@@ -84,8 +99,7 @@ def test_two_processes_compute_what_one_does(tmp_path):
       for number in range(2)
     ]
   )
-  alone = checkpoint.read_lines(alone / "metrics.jsonl")
-  shared = checkpoint.read_lines(shared / "metrics.jsonl")
+  alone, shared = (RunDirectory(run).metrics() for run in (alone, shared))
   assert len(alone) == len(shared) == 6
   for mine, ours in zip(alone, shared, strict=True):
     assert ours["step"] == mine["step"]

@@ -18,9 +18,10 @@ from test_sharding import finish, start
 from tqdm import tqdm
 import workers
 
-from latentnmt import checkpoint, objectives, sharding, train
+from latentnmt import checkpoint, schedules, sharding, train
 from latentnmt.errors import InputError
 from latentnmt.models import build
+from latentnmt.runs import RunDirectory
 from latentnmt.train import loop
 from latentnmt.train.recorder import Recorder
 from latentnmt.types import Batch
@@ -35,7 +36,7 @@ def data(tmp_path_factory):
 def teacher(data, tmp_path_factory):
   """A finished run, and the TensorBoard scalars it wrote."""
   events = _Events()
-  run = tmp_path_factory.mktemp("train") / "teacher"
+  run = RunDirectory(tmp_path_factory.mktemp("train") / "teacher")
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(loop, "summary_writer", lambda: events)
     train.fit(workers.config(), data, run, progress=None, tensorboard=True)
@@ -65,7 +66,7 @@ def _params(run, step=None):
 
 
 def _losses(run):
-  rows = checkpoint.read_lines(run / "metrics.jsonl")
+  rows = RunDirectory(run).metrics()
   return [(row["step"], row.get("loss"), row.get("dev_elbo")) for row in rows]
 
 
@@ -94,7 +95,7 @@ def test_update_is_clipped_adam_at_the_schedule():
   state = _state(config)
   gradient = {"w": jnp.full((2, 3), 2.0), "b": jnp.arange(3.0)}
   new, values = train.make_update(config)(state, gradient)
-  rate = objectives.learning_rate(3, config.train, 16)
+  rate = schedules.learning_rate(3, config.train, 16)
   adam = optax.chain(
     optax.clip_by_global_norm(0.5),
     optax.adam(float(rate), b1=0.9, b2=0.98, eps=1e-9),
@@ -145,7 +146,7 @@ def test_two_programs_are_the_one_step():
 
 def test_a_run_leaves_its_files(teacher):
   run, scalars = teacher
-  rows = checkpoint.read_lines(run / "metrics.jsonl")
+  rows = run.metrics()
   steps = [row for row in rows if "loss" in row]
   dev = [row for row in rows if "dev_bleu" in row]
   assert [row["step"] for row in steps] == [1, 2, 3, 4]
@@ -153,7 +154,9 @@ def test_a_run_leaves_its_files(teacher):
   assert steps[-1]["loss"] < steps[0]["loss"]
   assert steps[-1]["tokens_per_second"] > 0
   assert {"dev_elbo", "dev_log_py", "dev_kl", "dev_log_pl"} <= dev[0].keys()
-  end = checkpoint.finished(run)
+  for row in steps:
+    assert row["elbo"] == row["elbo_given_length"] == row["log_py"]
+  end = run.finished()
   assert end["reason"] == "steps" and end["step"] == 4
   assert end["best_bleu"] == max(row["dev_bleu"] for row in dev)
   for row in steps:
@@ -164,21 +167,21 @@ def test_a_run_leaves_its_files(teacher):
 
 def test_a_finished_run_is_left_alone(teacher, data):
   run, _ = teacher
-  before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+  before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*")}
   assert train.fit(workers.config(), data, run, progress=None) == run
-  assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+  assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*")} == before
 
 
 def test_a_killed_run_continues_bit_for_bit(teacher, data, tmp_path):
-  run = tmp_path / "run"
+  run = RunDirectory(tmp_path / "run")
   with pytest.raises(AssertionError):
     finish(start("killed", data.path, run, 3))
-  assert checkpoint.finished(run) is None
-  logged = checkpoint.read_lines(run / "metrics.jsonl")
+  assert run.finished() is None
+  logged = run.metrics()
   assert [row["step"] for row in logged] == [1, 2, 2, 3]
   train.fit(workers.config(), data, run, progress=None)
   chex.assert_trees_all_equal(_params(run, 4), _params(teacher[0], 4))
-  rows = checkpoint.read_lines(run / "metrics.jsonl")
+  rows = run.metrics()
   assert [row["step"] for row in rows] == [1, 2, 2, 3, 4, 4]
   assert _losses(run) == _losses(teacher[0])
 
@@ -253,7 +256,7 @@ def test_latent_models_stop_by_patience_once_the_kl_has_begun(data, tmp_path):
   )
   config = workers.config("gauss_tiny", *settings)
   run = train.fit(config, data, tmp_path / "run", progress=None)
-  end = checkpoint.finished(run)
+  end = run.finished()
   assert end["reason"] == "patience"
   assert end["step"] == 5 and end["best_step"] == 5
 
@@ -265,13 +268,13 @@ def test_a_step_that_is_not_finite_stops_the_run_or_is_passed_over(
   config = workers.config("transformer_tiny", *settings)
   with pytest.raises(FloatingPointError, match="step 2 is not finite"):
     train.fit(config, data, tmp_path / "stop", progress=None)
-  row = checkpoint.read_lines(tmp_path / "stop" / "metrics.jsonl")[-1]
+  row = RunDirectory(tmp_path / "stop").metrics()[-1]
   assert row["step"] == 2 and row["nonfinite"] == 1
   config = workers.config("transformer_tiny", *settings, "train.nonfinite=skip")
   run = train.fit(config, data, tmp_path / "skip", progress=None)
-  rows = checkpoint.read_lines(run / "metrics.jsonl")
+  rows = run.metrics()
   assert [r["nonfinite"] for r in rows if "nonfinite" in r] == [1, 3]
-  text = (run / "metrics.jsonl").read_text()
+  text = run.metrics_path.read_text()
   assert "NaN" not in text and json.loads(text.split("\n")[0])["loss"]
 
 
@@ -282,30 +285,27 @@ def test_a_step_that_is_not_finite_stops_the_run_or_is_passed_over(
     ("model.transformer.vocab_size=37", "vocabulary of .* has 36"),
     ("train.keep_every=3", "multiple of train.eval_every=2"),
     ("model.transformer.max_length=8", "is below 64"),
-    ("train.seed=1", "another configuration .*train.seed: 0 -> 1"),
+    ("train.seed=1", "was made otherwise .*train.seed: 0 -> 1"),
   ],
 )
 def test_what_does_not_fit_is_refused(teacher, data, change, message):
   run, _ = teacher
-  before = sorted(run.rglob("*"))
+  before = sorted(run.path.rglob("*"))
   if isinstance(change, dict):
     config = dataclasses.replace(workers.config(), **change)
   else:
     config = workers.config("transformer_tiny", change)
   with pytest.raises(InputError, match=message):
     train.fit(config, data, run, progress=None)
-  assert sorted(run.rglob("*")) == before
+  assert sorted(run.path.rglob("*")) == before
 
 
 def test_more_devices_than_rows_divide_by_are_refused():
   class Mesh:
     size = 3
 
-  class Batches:
-    shapes = ((8, 4, 4),)
-
   with pytest.raises(InputError, match="3 devices cannot share the 8 rows"):
-    loop._check_rows(Batches, Mesh)
+    sharding.check_rows(8, Mesh)
 
 
 def test_prefetch_keeps_order_and_passes_errors_on():
@@ -356,7 +356,7 @@ def test_a_student_starts_from_what_its_teacher_learned(
   for name in ("prior", "length", "from_latents"):
     chex.assert_trees_all_close(params[name], fresh[name], rtol=1e-5)
   step = checkpoint.find_step(run)
-  assert checkpoint.read_config(student).warm_start == f"teacher, step {step}"
+  assert RunDirectory(student).config().warm_start == f"teacher, step {step}"
   with pytest.raises(InputError, match="warm_start: 'teacher, step .' -> ''"):
     train.fit(config, data, student, progress=None)
 
@@ -374,7 +374,7 @@ def test_a_prior_that_is_brought_along_is_not_initialised(
     return 0, past
 
   learned = {"prior": prior} if brought else {}
-  monkeypatch.setattr(loop, "_from_data", lambda model: True)
+  monkeypatch.setattr(loop, "starts_from_data", lambda model: True)
   monkeypatch.setattr(loop.warm, "read", lambda *args: ("flow", learned))
   monkeypatch.setattr(loop.Programs, "compile", lambda *args: None)
   monkeypatch.setattr(loop._Loop, "run", no_training)

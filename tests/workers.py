@@ -1,6 +1,7 @@
 """Small training runs, also as processes of their own.
 
 python tests/workers.py gradient OUT DEVICES
+python tests/workers.py translate OUT DEVICES
 python tests/workers.py train DATA RUN [ADDRESS PROCESSES NUMBER]
 python tests/workers.py killed DATA RUN STEP
 """
@@ -13,14 +14,22 @@ import sys
 import jax
 import numpy as np
 
-from latentnmt import data, objectives, sharding, train, zoo
+from latentnmt import (
+  data,
+  decode,
+  objectives,
+  sharding,
+  testing,
+  train,
+  zoo,
+)
 from latentnmt.config import (
   CustomPriorConfig,
   ExperimentConfig,
   TrainConfig,
   override,
 )
-from latentnmt.models import build
+from latentnmt.models import build, init_params
 from latentnmt.train.recorder import Recorder
 from latentnmt.types import Batch
 
@@ -101,6 +110,52 @@ def gradient(out, devices):
   np.savez(out, loss=value, **arrays)
 
 
+def perturbed(model):
+  """Parameters without zeros."""
+  key = jax.random.key(0)
+  params = jax.jit(lambda: init_params(model, key))()
+  return testing.perturb(params, key, 0.6)
+
+
+def translate(out, devices):
+  """By all devices: what is found, its score and its bound, of three methods.
+
+  Ranked by itself, by a teacher, and by a beam. A row stands for no sentence.
+  """
+  jax.config.update("jax_num_cpu_devices", int(devices))
+  assert jax.local_device_count() == int(devices)
+  teacher, model = (
+    build(config(preset, *settings).model)
+    for preset, settings in (
+      ("transformer_tiny", ()),
+      ("gauss_tiny", POSTERIOR[:1]),
+    )
+  )
+  params, of_teacher = perturbed(model), perturbed(teacher)
+  candidates = decode.Delta(1, lengths=2, samples=2, temperature=2.0)
+  judged = dataclasses.replace(candidates, teacher=True)
+  score = decode.teacher_score(teacher, of_teacher)
+  x = np.random.default_rng(0).integers(2, 36, (2, 8, 6)).astype(np.int32)
+  x[..., -1], x[1, 7] = 1, 0
+  ids = np.array([range(7, 15), [*range(7), -1]])
+  batches = list(zip(ids, x, strict=True))
+  found = {}
+  for name, *args, options in (
+    ("own", model, params, candidates, {"bound": True}),
+    ("teacher", model, params, judged, {"score": score}),
+    ("beam", teacher, of_teacher, decode.Beam(2), {}),
+  ):
+    *of, method = args
+    results = decode.translate_batches(
+      *of, batches, method, key=jax.random.key(1), **options
+    )
+    for i, result in enumerate(results):
+      leaves = jax.tree_util.tree_leaves_with_path(result)
+      for path, leaf in leaves:
+        found[f"{name}.{i}{jax.tree_util.keystr(path)}"] = leaf
+  np.savez(out, **found)
+
+
 def fit(path, run, address=None, processes=1, number=0):
   """A whole run, alone or as one of several processes."""
   if address:
@@ -122,6 +177,9 @@ def killed(path, run, step):
 
 
 if __name__ == "__main__":
-  {"gradient": gradient, "train": fit, "killed": killed}[sys.argv[1]](
-    *sys.argv[2:]
-  )
+  {
+    "gradient": gradient,
+    "translate": translate,
+    "train": fit,
+    "killed": killed,
+  }[sys.argv[1]](*sys.argv[2:])
