@@ -79,7 +79,7 @@ class Plan:
 
   @property
   def may_not_fit(self) -> bool:
-    """Whether this prepares text that is not known to fit the models."""
+    """Tells that this prepares text that is not known to fit the models."""
     known = not self.text and self.recipe.corpus in ("embedded", "grammar")
     return not (known or self.data)
 
