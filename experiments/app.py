@@ -1,4 +1,4 @@
-"""What makes a function a binary: flags, errors in one line, exit statuses.
+"""Binaries: flags, errors in one line, exit statuses.
 
 A binary is
 

@@ -1,4 +1,4 @@
-"""What is computed on: its name for reports, its cache of compiled programs."""
+"""The machine: its name for reports, its cache of compiled programs."""
 
 import os
 from pathlib import Path
@@ -40,7 +40,7 @@ def _processor() -> str:
 
 
 def _cpuinfo(field: str) -> str:
-  """The first value of a field of /proc/cpuinfo; "" where there is none."""
+  """Returns the first value of a field of /proc/cpuinfo, "" for none."""
   try:
     lines = Path("/proc/cpuinfo").read_text().split("\n")
   except OSError:

@@ -1,4 +1,4 @@
-"""What several binaries load: checkpoints that are asked for, and a teacher."""
+"""Loading what flags ask for: checkpoints, decoding methods, a teacher."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What a study has done so far: `study.json`, and the lock of its folder."""
+"""The record of a study, `study.json`, and the lock of its folder."""
 
 from collections.abc import Iterator
 import contextlib

@@ -13,6 +13,9 @@ _BINARIES = {
   "likelihood": "evaluate_likelihood",
   "likelihood-of-checkpoints": "evaluate_likelihood",
 }
+# How BLEU and likelihood go together in training is seen on dev sentences: what
+# is looked at so often is no test set any more.
+_KEPT = {"split": "dev", "checkpoint": "kept"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Plan:
 
   @property
   def may_not_fit(self) -> bool:
-    """Whether this prepares text that is not known to fit the models."""
+    """Tells that this prepares text that is not known to fit the models."""
     known = not self.text and self.recipe.corpus in ("embedded", "grammar")
     return not (known or self.data)
 
@@ -209,9 +212,6 @@ class Plan:
     flags = {"samples": self.recipe.samples, "truncate": self._cut}
     return self._of_run("likelihood", name, self._results(name), **flags)
 
-  # How BLEU and likelihood go together in training is seen on dev sentences:
-  # what is looked at so often is no test set any more.
-
   def _of_checkpoints(self, name: str) -> Path:
     """Says which checkpoints were translated with: early stopping decides."""
     method = f"{self.recipe.runs[name].quick_method}.kept"
@@ -219,34 +219,19 @@ class Plan:
     return path.with_suffix(".json")
 
   def _translate_checkpoints(self, name: str) -> Stage:
-    return self._of_run(
-      "translate-checkpoints",
-      name,
-      [self._of_checkpoints(name)],
-      split="dev",
-      checkpoint="kept",
-      methods=self.recipe.runs[name].quick_method,
-    )
+    kind, found = "translate-checkpoints", [self._of_checkpoints(name)]
+    flags = _KEPT | {"methods": self.recipe.runs[name].quick_method}
+    return self._of_run(kind, name, found, **flags)
 
   def _likelihood_of_checkpoints(self, name: str) -> Stage:
-    return self._of_run(
-      "likelihood-of-checkpoints",
-      name,
-      self._results(name),
-      split="dev",
-      checkpoint="kept",
-      samples=self.recipe.checkpoint_samples,
-      truncate=self._cut,
-    )
+    kind, samples = "likelihood-of-checkpoints", self.recipe.checkpoint_samples
+    flags = _KEPT | {"samples": samples, "truncate": self._cut}
+    return self._of_run(kind, name, self._results(name), **flags)
 
   def _benchmark(self, name: str) -> Stage:
-    return self._of_run(
-      "benchmark",
-      name,
-      self._results(name),
-      methods=list(self.recipe.runs[name].methods),
-      batch_sizes=list(self.recipe.batch_sizes),
-    )
+    methods, sizes = self.recipe.runs[name].methods, self.recipe.batch_sizes
+    flags = {"methods": list(methods), "batch_sizes": list(sizes)}
+    return self._of_run("benchmark", name, self._results(name), **flags)
 
   def _analyze(self) -> Stage:
     return self._stage(
