@@ -1,4 +1,4 @@
-"""What a user would pick instead: CTranslate2 and Hugging Face's Marian.
+"""Baselines, which a user might pick instead: CTranslate2 and Marian.
 
 Both at the size of one of our autoregressive presets and on the same random
 sentences. CTranslate2 computes the very same model: our random weights are
@@ -13,17 +13,20 @@ hypotheses are, of Marian's decoder the calls are counted.
 
 from collections.abc import Callable, Iterable
 import importlib.util
+import operator
 import os
 import tempfile
 
 import jax
 import numpy as np
 
-from latentnmt.config import AutoregressiveConfig
+from latentnmt.config import AutoregressiveConfig, ModelConfig
 from latentnmt.decode import Beam
 from latentnmt.errors import InputError
 from latentnmt.experiments import hardware
-from latentnmt.experiments.benchmark.workloads import Subject, Times, timed
+from latentnmt.experiments.benchmark.workloads.subject import Subject
+from latentnmt.experiments.benchmark.workloads.timing import Times, timed
+from latentnmt.inference import variables
 from latentnmt.models import num_parameters
 from latentnmt.transformer import sinusoids
 from latentnmt.types import EOS, PAD
@@ -33,7 +36,7 @@ _PACKAGES = ("ctranslate2", "torch", "transformers")
 
 
 def check() -> None:
-  """Refuses to compare without the peers.
+  """Refuses to compare without the baselines.
 
   Raises:
     InputError: names those that are not installed.
@@ -41,21 +44,24 @@ def check() -> None:
   missing = [name for name in _PACKAGES if not importlib.util.find_spec(name)]
   if missing:
     raise InputError(
-      f"--peers needs {', '.join(missing)}: pip install 'latentnmt[peers]'."
+      f"--baselines needs {', '.join(missing)}: pip install"
+      " 'latentnmt[baselines]'."
     )
 
 
-def check_config(config) -> None:
-  """Refuses models that the peers do not have.
+def check_config(config: ModelConfig) -> None:
+  """Refuses models that the baselines do not have.
 
   Raises:
-    InputError: for a model with latents, or one that rounds to bfloat16.
+    InputError: for one that is not autoregressive, or rounds to bfloat16.
   """
-  if not isinstance(config, AutoregressiveConfig):
-    raise InputError("--peers are autoregressive; give a transformer preset.")
-  sizes = config.transformer
-  if sizes.product_dtype != "float32" or jax.default_backend() != "cpu":
-    raise InputError("--peers are compared on CPUs, in float32.")
+  if config.family != "autoregressive":
+    raise InputError(
+      "--baselines are autoregressive; give a transformer preset."
+    )
+  rounds = config.transformer.operand_dtype != "float32"
+  if rounds or jax.default_backend() != "cpu":
+    raise InputError("--baselines are compared on CPUs, in float32.")
 
 
 def decoding(
@@ -66,7 +72,7 @@ def decoding(
   batches: int,
   repeats: int,
 ) -> dict:
-  """Sentences per second of a peer, in batches of `size`.
+  """Measures sentences per second of a baseline, in batches of `size`.
 
   Of several settings of its threads the fastest is taken.
 
@@ -173,7 +179,7 @@ def convert(config: AutoregressiveConfig, params, folder: str) -> int:
 
   Args:
     config: of the model.
-    params: of the model, as `models.for_inference` gives them.
+    params: of the model, or what `models.for_inference` made of them.
     folder: to write to.
 
   Returns:
@@ -181,7 +187,8 @@ def convert(config: AutoregressiveConfig, params, folder: str) -> int:
   """
   from ctranslate2.specs import TransformerSpec
 
-  sizes, params = config.transformer, jax.device_get(params)
+  sizes, params = config.transformer, variables(params)["params"]
+  params = jax.device_get(params)
   spec = TransformerSpec.from_config(
     (config.encoder_layers, config.decoder_layers), sizes.heads
   )
@@ -209,7 +216,7 @@ def _convert_stack(spec, params, sizes) -> None:
   spec.position_encodings.encodings = sinusoids(sizes.max_length, sizes.width)
   _convert_norm(spec.layer_norm, params["norm"])
   for i, layer in enumerate(spec.layer):
-    own = params["layers"][str(i)]
+    own = jax.tree.map(operator.itemgetter(i), params["layers"])
     _convert_norm(layer.self_attention.layer_norm, own["attention_norm"])
     query, key, value, out = _matrices(own["attention"], sizes.width)
     layer.self_attention.linear[0].weight = np.concatenate([query, key, value])

@@ -1,4 +1,4 @@
-"""What a program has to compute, and how fast this machine could do it.
+"""The roofline: the least time that a program can take on this machine.
 
 `count` walks through a program as JAX traced it and adds up its matrix
 products: 2 M N K floating-point operations for [M, K] times [K, N], and the
@@ -7,10 +7,10 @@ loop computes from nothing that changes in it counts once, as if computed before
 it. All else (softmax, norms, caches, solving with triangular matrices) counts
 nothing, so that
 
-  floor = max(operations / operations per second, bytes / bytes per second)
+  max(operations / operations per second, bytes / bytes per second)
 
-is less than any program with these products can take, unless its weights stay
-in a cache from one product to the next.
+is a lower bound of the time that these products take in any program, unless its
+weights stay in a cache from one product to the next.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ class Work:
 
 
 def count(function: Callable, params: Params, *args, trips: int = 1) -> Work:
-  """Matrix products of function(params, *args).
+  """Counts the matrix products of function(params, *args).
 
   Args:
     function: to be traced.
@@ -71,7 +71,7 @@ class _Mark:
   loops: frozenset[tuple[int, int]] = frozenset()
 
   def within(self, loop: tuple[int, int]) -> "_Mark":
-    """The mark of what changes in one loop more."""
+    """Returns the mark of what changes in one loop more."""
     return _Mark(self.weight, self.loops | {loop})
 
   @property
@@ -84,7 +84,7 @@ _Marks = Sequence[_Mark]
 
 
 def _walk(jaxpr, marks: _Marks, trips: int) -> tuple[Work, _Marks]:
-  """Work of a traced function, and the marks of what it returns."""
+  """Counts the work of a traced function; marks what it returns."""
   known = dict(zip(jaxpr.invars, marks, strict=True))
 
   def mark(variable) -> _Mark | None:  # None: a constant, which is neither
@@ -100,7 +100,7 @@ def _walk(jaxpr, marks: _Marks, trips: int) -> tuple[Work, _Marks]:
 
 
 def _needed(jaxpr) -> list:
-  """Equations without those of which nothing comes: compilers drop these."""
+  """Drops equations of which nothing comes, as compilers do."""
   live, equations = set(map(id, jaxpr.outvars)), []
   for equation in reversed(jaxpr.eqns):
     if any(id(variable) in live for variable in equation.outvars):
@@ -178,8 +178,8 @@ class Machine:
   flops_per_second: float
   bytes_per_second: float
 
-  def floor(self, work: Work) -> float:
-    """Seconds that the work takes at the least."""
+  def lower_bound(self, work: Work) -> float:
+    """Returns the seconds that the work takes at the least."""
     return max(
       work.flops / self.flops_per_second,
       work.weight_bytes / self.bytes_per_second,
@@ -217,7 +217,7 @@ def measure_machine(dtype: str, sizes: Sequence[int] = ()) -> Machine:
 
 
 def _fastest(call: Callable, repeats: int = 5) -> float:
-  """Seconds of the fastest of several calls, after one that warms up."""
+  """Times several calls, after one that warms up; seconds of the fastest."""
   seconds = []
   for _ in range(repeats + 1):
     start = time.perf_counter()
