@@ -20,14 +20,12 @@ then.
 Whole tables, each line of them measured in a process of its own:
 
   latentnmt benchmark --suite=cpu --baselines     about 35 minutes
-      Base presets at batch 1 and 64 on two cores, in float32 and with products
-      of bfloat16 numbers, beside CTranslate2 and Hugging Face's Marian
+      Base presets on two cores, beside CTranslate2 and Hugging Face's Marian
       (pip install 'latentnmt[baselines]').
   latentnmt benchmark --suite=gpu     about an hour
-      Every preset in bfloat16 at batch 1 and 256. With --preset, that alone.
+      Every preset in bfloat16. With --preset, that alone.
   latentnmt benchmark --suite=compile     about 40 minutes
-      Compilation of every preset, and loading from the persistent cache. With
-      --preset, that alone.
+      Compilation of every preset, and loading from the persistent cache.
 """
 
 from collections.abc import Iterable, Iterator
@@ -50,15 +48,13 @@ from latentnmt.errors import InputError
 from latentnmt.experiments import app, hardware, loading, shared_flags
 from latentnmt.experiments.benchmark import baselines, roofline, suites, table
 from latentnmt.experiments.benchmark.workloads import (
+  Subject,
   decoding,
   likelihood,
-  timing,
-  training,
-)
-from latentnmt.experiments.benchmark.workloads.subject import (
-  Subject,
   of_median_length,
   random_subject,
+  timing,
+  training,
 )
 from latentnmt.runs import Result, RunDirectory
 from latentnmt.train import quick_method
@@ -71,15 +67,11 @@ _TEACHER = shared_flags.teacher_flag()
 _PRESET = flags.DEFINE_string("preset", None, "Instead of --run: a preset.")
 _SET = shared_flags.set_flag()
 _VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 32_000, "V, with --preset.", 4)
-_SOURCE_LENGTH = flags.DEFINE_integer(
-  "source_length", 26, "Tokens of each source sentence, with --preset.", 1
-)
-_TARGET_LENGTH = flags.DEFINE_integer(
-  "target_length", 28, "Tokens of each translation, with --preset.", 1
-)
-_TASKS = flags.DEFINE_list(
-  "tasks", ["decode"], "What to measure: decode,train,likelihood."
-)
+_LENGTHS = [
+  flags.DEFINE_integer("source_length", 26, "Of sources, with --preset.", 1),
+  flags.DEFINE_integer("target_length", 28, "Of targets, with --preset.", 1),
+]
+_TASKS = flags.DEFINE_list("tasks", ["decode"], "Of decode,train,likelihood.")
 _METHODS = shared_flags.methods_flag(required=False)
 _BATCH_SIZES = flags.DEFINE_list(
   "batch_sizes", ["1", "64"], "Numbers of sentences decoded at once."
@@ -100,7 +92,7 @@ _MACHINE = flags.DEFINE_bool(
   "machine", True, "Measure the machine first, where there are rooflines."
 )
 _SUITE = flags.DEFINE_enum(
-  "suite", None, suites.NAMES, "A whole table of measurements."
+  "suite", None, list(suites.SUITES), "A whole table of measurements."
 )
 # What may be given with --suite, for all that it measures.
 _COMMON = (
@@ -114,9 +106,9 @@ class Plan:
   """What one process measures; fields are the flags of the same names."""
 
   system: str
-  tasks: set[str]
+  tasks: list[str]
   methods: list[str] | None
-  batch_sizes: list[int]
+  batch_sizes: list[str]
   batches: int
   repeats: int
   train_tokens: int
@@ -135,25 +127,22 @@ def main(argv):
     _report(suites.run(*suite, lines), run)
     return
   plan = Plan(
-    _SYSTEM.value, set(_TASKS.value), _METHODS.value,
-    [int(size) for size in _BATCH_SIZES.value], _BATCHES.value,
-    _REPEATS.value, _TRAIN_TOKENS.value, _SAMPLES.value,
+    _SYSTEM.value, _TASKS.value, _METHODS.value, _BATCH_SIZES.value,
+    _BATCHES.value, _REPEATS.value, _TRAIN_TOKENS.value, _SAMPLES.value,
   )  # fmt: skip
   if run:
     config, name = run.config(), run.name
-    make = functools.partial(
-      *(_trained, run, _CHECKPOINT.value, _DATA.value, _SPLIT.value),
-      *(plan.methods, _TEACHER.value),
-    )
+    where = run, _CHECKPOINT.value, _DATA.value, _SPLIT.value
+    make = functools.partial(_trained, *where, plan.methods, _TEACHER.value)
   else:
-    name = _PRESET.value
-    config = _preset(name, _VOCAB_SIZE.value, _SET.value)
-    lengths = _SOURCE_LENGTH.value, _TARGET_LENGTH.value
+    config, name = _preset(_PRESET.value, _VOCAB_SIZE.value), _PRESET.value
+    config = override(config, *_SET.value)
+    lengths = [flag.value for flag in _LENGTHS]
     make = functools.partial(random_subject, config, 256, *lengths)
   others = baselines.SYSTEMS if _BASELINES.value else ()
   if others or plan.system in baselines.SYSTEMS:
     baselines.check_config(config.model)
-  apart = _MACHINE.value and (not run or plan.tasks != {"decode"})
+  apart = _MACHINE.value and (not run or plan.tasks != ["decode"])
   measured = _measured(plan, name, config.model.transformer, make, apart)
   again = [*sys.argv[1:], "--nobaselines"]
   found = (suites.child([*again, f"--system={system}"]) for system in others)
@@ -192,9 +181,8 @@ def _report(found: Iterable[dict], run: RunDirectory | None) -> None:
   rows, machines = [], {}
   for row in found:
     if row["metric"] == "machine":
-      machines[row["matmul_dtype"]] = roofline.Machine(
-        row["flops_per_second"], row["bytes_per_second"]
-      )
+      speeds = row["flops_per_second"], row["bytes_per_second"]
+      machines[row["matmul_dtype"]] = roofline.Machine(*speeds)
     row = table.beside_roofline(row, machines)
     rows.append(row)
     if run:
@@ -218,57 +206,49 @@ def _measured(
     make: makes the `Subject`.
     apart: whether another process measures the machine.
   """
-  dtype = sizes.operand_dtype
+  dtype, device = sizes.operand_dtype, hardware.device_description()
+  about = {"matmul_dtype": dtype}
   if "machine" in plan.tasks:
     machine = dataclasses.asdict(roofline.measure_machine(dtype))
-    about = {"matmul_dtype": dtype, "device": hardware.device_description()}
-    yield {"metric": "machine"} | machine | about
+    yield {"metric": "machine", **machine, **about, "device": device}
   elif apart:
     # Before this process takes memory.
     rounded = f"--set=model.transformer.matmul_dtype={dtype}"
     yield from suites.child([*suites.MACHINE, rounded])
-  about = {"model": name, "system": plan.system}
-  about |= {"dtype": sizes.dtype, "matmul_dtype": dtype}
-  measure = _ours if plan.system == "latentnmt" else _of_baseline
-  for row in measure(make(), plan):
-    yield about | row
+  about |= {"model": name, "system": plan.system, "dtype": sizes.dtype}
+  subject, ours = make(), plan.system == "latentnmt"
+  if ours and "decode" in plan.tasks:
+    parameters = models.num_parameters(subject.config.model)
+    yield {**about, "metric": "parameters", "value": parameters}
+  for row in (_ours if ours else _baseline)(subject, plan):
+    peak = {"peak_bytes": timing.peak_bytes()} if ours else {}
+    yield {**about, **row, **peak, "split": subject.source, "device": device}
 
 
 def _ours(subject: Subject, plan: Plan) -> Iterator[dict]:
-  if "decode" in plan.tasks:
-    parameters = models.num_parameters(subject.config.model)
-    yield {"metric": "parameters", "value": parameters}
-  for row in _workloads(subject, plan):
-    about = {"split": subject.source, "peak_bytes": timing.peak_bytes()}
-    yield row | about | {"device": hardware.device_description()}
-
-
-def _workloads(subject: Subject, plan: Plan) -> Iterator[dict]:
-  repeats = plan.repeats
-  if "decode" in plan.tasks:
-    for method, size in _decodings(subject, plan):
-      yield decoding.measure(subject, method, size, plan.batches, repeats)
+  for method, x in _decodings(subject, plan):
+    yield decoding.measure(subject, method, x, plan.repeats)
   if "train" in plan.tasks:
-    yield training.measure(subject, plan.train_tokens, repeats)
+    yield training.measure(subject, plan.train_tokens, plan.repeats)
   if "likelihood" in plan.tasks:
-    yield likelihood.measure(subject, plan.samples, 1, repeats)
+    yield likelihood.measure(subject, plan.samples, 1, plan.repeats)
 
 
-def _of_baseline(subject: Subject, plan: Plan) -> Iterator[dict]:
+def _baseline(subject: Subject, plan: Plan) -> Iterator[dict]:
   system, repeats = plan.system, plan.repeats
-  if "decode" in plan.tasks:
-    for method, size in _decodings(subject, plan):
-      yield baselines.decoding(
-        subject, system, method, size, plan.batches, repeats
-      )
+  for method, x in _decodings(subject, plan):
+    yield baselines.measure_decoding(system, subject, method, x, repeats)
   if "train" in plan.tasks and system == "huggingface":
-    yield baselines.training(subject, plan.train_tokens, repeats)
+    yield baselines.measure_training(subject, plan.train_tokens, repeats)
 
 
 def _decodings(subject: Subject, plan: Plan):
-  """Pairs of a method and a batch size."""
+  """Pairs methods with batches of each size, int32[batches, B, S]."""
+  if "decode" not in plan.tasks:
+    return []
   methods = _methods(subject.model, plan.methods)
-  return itertools.product(methods, plan.batch_sizes)
+  batches = [subject.batches(plan.batches, int(n)) for n in plan.batch_sizes]
+  return itertools.product(methods, batches)
 
 
 def _methods(model, names: list[str] | None) -> list[decode.Method]:
@@ -287,20 +267,19 @@ def _trained(
   prepared = data.PreparedData.open(folder)
   (step,) = loading.checkpoint_steps(run, asked)
   model, params, tokenizer = checkpoint.load(run, step)
-  methods = _methods(model, names)
-  rankings = loading.rankings(methods, tokenizer, teacher)
-  x, y = prepared.sources(split), prepared.targets(split)
-  batch = of_median_length(tokenizer.encode(x), tokenizer.encode(y))
-  scores = {method: score for method, (score, _) in rankings.items()}
-  return Subject(run.config(), lambda: params, batch, split, scores)
+  ranked = loading.rankings(_methods(model, names), tokenizer, teacher)
+  sides = prepared.sources(split), prepared.targets(split)
+  batch = of_median_length(*map(tokenizer.encode, sides))
+  scores = {method: score for method, (score, _) in ranked.items()}
+  return Subject(run.config(), batch, split, trained=params, scores=scores)
 
 
-def _preset(name: str, vocab_size: int, settings) -> ExperimentConfig:
+def _preset(name: str, vocab_size: int) -> ExperimentConfig:
   model = zoo.config(name, vocab_size=vocab_size)
   if hasattr(model, "posterior_gain"):
     # A posterior that sees its target: else all refinements would be the same.
     model = dataclasses.replace(model, posterior_gain=2.0)
-  return override(ExperimentConfig(model, TrainConfig(), name), *settings)
+  return ExperimentConfig(model, TrainConfig(), name)
 
 
 if __name__ == "__main__":

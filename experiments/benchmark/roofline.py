@@ -112,31 +112,22 @@ def _needed(jaxpr) -> list:
 def _equation(equation, inputs, trips: int) -> tuple[Work, _Marks]:
   variable = [mark for mark in inputs if mark is not None]
   loops = frozenset().union(*(mark.loops for mark in variable))
-  weight = bool(variable) and all(mark.weight for mark in variable)
-  marks = [mark or _Mark() for mark in inputs]
-  result = _Mark(weight, loops)
+  result = _Mark(bool(variable) and all(m.weight for m in variable), loops)
   results = [result] * len(equation.outvars)
+  marks = [mark or _Mark() for mark in inputs]
   parameters = equation.params
   match equation.primitive.name:
     case "dot_general":
       return _product(equation, marks, result.times), results
     case "scan":
-      consts, length = parameters["num_consts"], parameters["length"]
-      first_slice = consts + parameters["num_carry"]
-      loop = id(equation), length
-      carry = _Mark(False, loops).within(loop)
-      body = [
-        *marks[:consts],
-        *[carry] * parameters["num_carry"],
-        *(m.within(loop) for m in marks[first_slice:]),
-      ]
-      return _loop(parameters["jaxpr"], body, trips, length), results
+      first = parameters["num_consts"], parameters["num_carry"]
+      body, times = parameters["jaxpr"], parameters["length"]
+      return _loop(body, marks, *first, loops, times, trips), results
     case "while":
-      consts = parameters["cond_nconsts"]
-      state = consts + parameters["body_nconsts"]
-      carry = _Mark(False, loops).within((id(equation), trips))
-      body = [*marks[consts:state], *[carry] * len(marks[state:])]
-      return _loop(parameters["body_jaxpr"], body, trips, trips), results
+      marks = marks[parameters["cond_nconsts"] :]
+      first = parameters["body_nconsts"], len(results)
+      body = parameters["body_jaxpr"]
+      return _loop(body, marks, *first, loops, trips, trips), results
     case "cond":
       branches = [
         _walk(branch.jaxpr, marks[1:], trips)
@@ -149,8 +140,15 @@ def _equation(equation, inputs, trips: int) -> tuple[Work, _Marks]:
   return _walk(getattr(inner, "jaxpr", inner), marks, trips)
 
 
-def _loop(body, marks: _Marks, trips: int, length: int) -> Work:
-  return _walk(body.jaxpr, marks, trips)[0] if length else Work()
+def _loop(
+  body, marks: _Marks, consts: int, carry: int, loops, times: int, trips: int
+) -> Work:
+  """Counts a loop: its constants, what it carries, a slice of all others."""
+  loop = id(body), times
+  carried = [_Mark(False, loops).within(loop)] * carry
+  slices = [mark.within(loop) for mark in marks[consts + carry :]]
+  inner = [*marks[:consts], *carried, *slices]
+  return _walk(body.jaxpr, inner, trips)[0] if times else Work()
 
 
 def _product(equation, marks: _Marks, times: int) -> Work:

@@ -35,17 +35,15 @@ def table(rows: Sequence[dict]) -> str:
   measured = [row for row in rows if row["metric"] in _UNITS]
   present = {row["system"] for row in measured}
   baselines = [system for system in SYSTEMS if system in present]
-  names = [
-    "model", "task", "system", "batch", "figure", "range", "s/batch",
-    "roofline s", "of peak", "compile s", "cached s", "GB",
-    *(f"x {system}" for system in baselines),
-  ]  # fmt: skip
-  lines = [*_conditions(rows), "", f"| {' | '.join(names)} |"]
-  lines.append("|---|---|---|" + "---:|" * (len(names) - 3))
-  for row in measured:
-    cells = _cells(row) + [_ratio(row, measured, s) for s in baselines]
-    lines.append(f"| {' | '.join(cells)} |")
-  return "\n".join(lines)
+  cells = [
+    _cells(row) | {f"x {s}": _ratio(row, measured, s) for s in baselines}
+    for row in measured
+  ]
+  names = list(cells[0]) if cells else []
+  rule = "|---|---|---|" + "---:|" * (len(names) - 3)
+  lines = [names, *(each.values() for each in cells)]
+  head, *body = (f"| {' | '.join(line)} |" for line in lines)
+  return "\n".join([*_conditions(rows), "", head, rule, *body])
 
 
 def _conditions(rows: Sequence[dict]) -> list[str]:
@@ -74,21 +72,22 @@ def _conditions(rows: Sequence[dict]) -> list[str]:
   return list(dict.fromkeys(lines))
 
 
-def _cells(row: dict) -> list[str]:
-  return [
-    row["model"],
-    _task(row),
-    _system(row),
-    str(row["batch_size"]),
-    f"{_number(row['value'])} {_UNITS[row['metric']]}",
-    f"{_number(row['lowest'])}-{_number(row['highest'])}",
-    _number(row["seconds"]),
-    _number(row.get("roofline_seconds")),
-    f"{row['utilisation']:.0%}" if "utilisation" in row else "",
-    _number(row.get("compile_seconds")),
-    _number(row.get("cached_compile_seconds")),
-    f"{row['peak_bytes'] / 1e9:.1f}" if "peak_bytes" in row else "",
-  ]
+def _cells(row: dict) -> dict[str, str]:
+  utilisation, peak = row.get("utilisation"), row.get("peak_bytes")
+  return {
+    "model": row["model"],
+    "task": _task(row),
+    "system": _system(row),
+    "batch": str(row["batch_size"]),
+    "figure": f"{_number(row['value'])} {_UNITS[row['metric']]}",
+    "range": f"{_number(row['lowest'])}-{_number(row['highest'])}",
+    "s/batch": _number(row["seconds"]),
+    "roofline s": _number(row.get("roofline_seconds")),
+    "of peak": "" if utilisation is None else f"{utilisation:.0%}",
+    "compile s": _number(row.get("compile_seconds")),
+    "cached s": _number(row.get("cached_compile_seconds")),
+    "GB": "" if peak is None else f"{peak / 1e9:.1f}",
+  }
 
 
 def _task(row: dict) -> str:

@@ -7,3 +7,11 @@
 A row is a rate with its range over repetitions, the median seconds, and the
 matrix products that have to be computed at the least (see `roofline`).
 """
+
+from latentnmt.experiments.benchmark.workloads.subject import (
+  Subject,
+  of_median_length,
+  random_subject,
+)
+
+__all__ = ["Subject", "of_median_length", "random_subject"]

@@ -12,41 +12,46 @@ from latentnmt import decode
 from latentnmt.decode import Delta
 from latentnmt.experiments.benchmark.roofline import Work, count
 from latentnmt.experiments.benchmark.workloads.subject import Subject
-from latentnmt.experiments.benchmark.workloads.timing import timed
+from latentnmt.experiments.benchmark.workloads.timing import Times, timed
 from latentnmt.inference import variables
 from latentnmt.types import PAD, Params, Variables
 
 
 def measure(
-  subject: Subject, method: decode.Method, size: int, batches: int, repeats: int
+  subject: Subject, method: decode.Method, x: np.ndarray, repeats: int
 ) -> dict:
-  """Decodes batches of `size` sentences.
+  """Decodes the batches int32[batches, B, S].
 
   Raises:
     RuntimeError: if a model of fixed length did not decode as many steps.
   """
-  x = subject.rows(size * batches).x.reshape(batches, size, -1)
-  translate = functools.partial(
-    decode.translate, subject.decoder, subject.params
-  )
   score = subject.scores.get(method)
 
-  def all_batches():
-    return [translate(part, method, score) for part in x]
+  def translate(batch):
+    model, params = subject.decoder, subject.params
+    return decode.translate(model, params, batch, method, score)
 
-  times = timed(all_batches, repeats, f"{method} x {size}")
-  found = jax.device_get(translate(x[0], method, score))
+  desc = f"{method} x {x.shape[1]}"
+  times = timed(lambda: [translate(batch) for batch in x], repeats, desc)
   return {
-    "metric": "sentences_per_second",
-    **times.rates(size * batches),
-    "seconds": times.median / batches,
-    "method": str(method),
+    **row(times, method, x),
     "layers": subject.layers,
-    "batch_size": size,
-    "source_length": x.shape[-1],
-    **_decoded(subject, method, x[0], found),
+    **_decoded(subject, method, x[0], jax.device_get(translate(x[0]))),
     # Loading, where the compilation cache is on and has the program.
     "compile_seconds": times.compiling,
+  }
+
+
+def row(times: Times, method: decode.Method, x: np.ndarray) -> dict:
+  """Returns what there is to say of any system's decoding."""
+  batches, size, length = x.shape
+  return {
+    "metric": "sentences_per_second",
+    **times.figures(lambda seconds: size * batches / seconds),
+    "seconds": times.median / batches,
+    "method": str(method),
+    "batch_size": size,
+    "source_length": length,
   }
 
 

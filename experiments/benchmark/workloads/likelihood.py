@@ -23,7 +23,7 @@ def measure(subject: Subject, samples: int, size: int, repeats: int) -> dict:
   times = timed(lambda: score(params), repeats, f"likelihood x {size}")
   return {
     "metric": "likelihood_seconds_per_sentence",
-    **times.shares(size),
+    **times.figures(lambda seconds: seconds / size),
     "samples": None if subject.model.exact else samples,
     "layers": subject.layers,
     "batch_size": size,

@@ -1,12 +1,12 @@
-"""A model with sentences to measure it on.
+"""What is measured: a model, and sentences that are as long as asked for.
 
 Presets decode and score with what `models.for_inference` prepares, trained runs
-with their parameters as they are, as `translate` does. Sentences of a model
-with random weights are as long as they are asked to be: its decoder cannot end
-a translation earlier or later. A trained model decodes as it does.
+with their parameters as they are, as `translate` does. Of a model with random
+weights the decoder cannot end a translation earlier or later than it is asked
+to. A trained model decodes as it does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import dataclasses
 import functools
 
@@ -19,8 +19,7 @@ from latentnmt import decode, models
 from latentnmt.config import ExperimentConfig
 from latentnmt.masks import round_up
 from latentnmt.models import AutoregressiveTransformer, LatentTransformer
-from latentnmt.train import init_state
-from latentnmt.types import EOS, Batch, Params, Variables
+from latentnmt.types import EOS, PAD, Batch, Params, Variables
 
 _STEP = 8  # lengths of sources are rounded up to a multiple
 
@@ -31,24 +30,30 @@ class Subject:
 
   Attributes:
     config: of the model and its training.
-    make_params: gives what the model decodes and scores with.
     batch: int32[n, S] and int32[n, T], n pairs of about the same length.
     source: where they are from, a split or "random".
-    scores: what ranks the candidates of methods that a teacher judges.
     length: tokens of each translation; None for as many as the model wants.
+    trained: parameters; None for random ones.
+    scores: what ranks the candidates of methods that a teacher judges.
   """
 
   config: ExperimentConfig
-  make_params: Callable[[], Params | Variables]
   batch: Batch
   source: str
-  scores: Mapping[decode.Method, decode.Score | None]
   length: int | None = None
+  trained: Params | None = None
+  scores: Mapping[decode.Method, decode.Score | None] = dataclasses.field(
+    default_factory=dict
+  )
 
   @functools.cached_property
   def params(self) -> Params | Variables:
-    """Parameters, made when they are first needed: training has its own."""
-    return jax.block_until_ready(self.make_params())
+    """What the model decodes and scores with; training has its own."""
+    if self.trained is not None:
+      return self.trained
+    init = jax.jit(models.init_params, static_argnums=0)
+    params = init(self.model, jax.random.key(self.config.train.seed))
+    return jax.block_until_ready(models.for_inference(self.model, params))
 
   @property
   def layers(self) -> str:
@@ -73,6 +78,10 @@ class Subject:
     """Returns the first `size` pairs, again from the first if need be."""
     index = np.arange(size) % len(self.batch.x)
     return Batch(self.batch.x[index], self.batch.y[index])
+
+  def batches(self, number: int, size: int) -> np.ndarray:
+    """Returns sources int32[number, size, S], as `rows` does."""
+    return self.rows(number * size).x.reshape(number, size, -1)
 
 
 class _FixedLength(AutoregressiveTransformer):
@@ -105,9 +114,7 @@ class _FixedLengthLatent(LatentTransformer):
 def random_subject(
   config: ExperimentConfig, pairs: int, source_length: int, target_length: int
 ) -> Subject:
-  """Draws random weights and sentences; both sides end in EOS."""
-  model = models.build(config.model)
-  init = jax.jit(lambda: init_state(model, config.train).params)
+  """Draws sentences, both sides ending in EOS, for random weights."""
   rng = np.random.default_rng(config.train.seed)
 
   def tokens(length):
@@ -117,20 +124,17 @@ def random_subject(
     return sentences
 
   batch = Batch(tokens(source_length), tokens(target_length))
-
-  def make_params():
-    return models.for_inference(model, init())
-
-  return Subject(config, make_params, batch, "random", {}, target_length)
+  return Subject(config, batch, "random", target_length)
 
 
 def of_median_length(x: list[list[int]], y: list[list[int]]) -> Batch:
   """Returns the pairs whose source length rounds up as the median does."""
   lengths = np.array([round_up(len(ids), _STEP) for ids in x])
-  size = int(np.quantile(lengths, 0.5, method="inverted_cdf"))
+  size = np.quantile(lengths, 0.5, method="inverted_cdf")
   chosen = np.flatnonzero(lengths == size)
-  longest = max(len(y[i]) for i in chosen)
-  return Batch(
-    np.array([x[i] + [0] * (size - len(x[i])) for i in chosen], np.int32),
-    np.array([y[i] + [0] * (longest - len(y[i])) for i in chosen], np.int32),
-  )
+
+  def padded(sentences, size):
+    rows = [sentences[i] + [PAD] * (size - len(sentences[i])) for i in chosen]
+    return np.array(rows, np.int32)
+
+  return Batch(padded(x, int(size)), padded(y, max(len(y[i]) for i in chosen)))

@@ -30,20 +30,15 @@ class Times:
     """Seconds that the first call took longer: to compile or load programs."""
     return max(self.first - self.median, 0.0)
 
-  def rates(self, amount: float) -> dict[str, float]:
-    """Returns amounts a second, the median and the range, and the seconds."""
-    rates = [amount / seconds for seconds in self.seconds]
-    return _range(rates) | {"seconds": self.median}
-
-  def shares(self, amount: float) -> dict[str, float]:
-    """Returns seconds for each of an amount, as `rates` does its rates."""
-    shares = [seconds / amount for seconds in self.seconds]
-    return _range(shares) | {"seconds": self.median}
-
-
-def _range(values: list[float]) -> dict[str, float]:
-  value = statistics.median(values)
-  return {"value": value, "lowest": min(values), "highest": max(values)}
+  def figures(self, figure: Callable[[float], float]) -> dict[str, float]:
+    """Returns a figure of seconds, median and range, and median seconds."""
+    values = [figure(seconds) for seconds in self.seconds]
+    return {
+      "value": statistics.median(values),
+      "lowest": min(values),
+      "highest": max(values),
+      "seconds": self.median,
+    }
 
 
 def timed(call: Callable[[], object], repeats: int, desc: str) -> Times:
@@ -55,8 +50,7 @@ def timed(call: Callable[[], object], repeats: int, desc: str) -> Times:
     return time.perf_counter() - start
 
   first = seconds()
-  bar = progress(range(repeats), desc=desc)
-  return Times(first, [seconds() for _ in bar])
+  return Times(first, [seconds() for _ in progress(range(repeats), desc=desc)])
 
 
 def peak_bytes() -> int:

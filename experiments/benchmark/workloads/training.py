@@ -8,7 +8,7 @@ import numpy as np
 from latentnmt import sharding
 from latentnmt.experiments.benchmark.roofline import Work, count
 from latentnmt.experiments.benchmark.workloads.subject import Subject
-from latentnmt.experiments.benchmark.workloads.timing import timed
+from latentnmt.experiments.benchmark.workloads.timing import Times, timed
 from latentnmt.train import Programs, init_state
 from latentnmt.types import PAD, Batch, Params
 
@@ -18,7 +18,7 @@ def measure(subject: Subject, batch_tokens: int, repeats: int) -> dict:
   length, mesh = subject.batch.y.shape[1], sharding.mesh()
   rows = max(batch_tokens // length // mesh.size, 1) * mesh.size
   batch = subject.rows(rows)
-  batch_ = sharding.put(batch, mesh)
+  on_devices = sharding.put(batch, mesh)
   programs = Programs(subject.model, subject.config, mesh)
   init = jax.jit(
     lambda: init_state(subject.model, subject.config.train),
@@ -29,20 +29,24 @@ def measure(subject: Subject, batch_tokens: int, repeats: int) -> dict:
 
   def step():
     nonlocal state
-    state, metrics = programs(state, batch_)
+    state, metrics = programs(state, on_devices)
     return state, metrics
 
   times = timed(step, repeats, f"training x {rows}")
+  counted = dataclasses.asdict(work(subject, state.params, batch))
+  return row(times, batch) | counted | {"compile_seconds": programs.seconds}
+
+
+def row(times: Times, batch: Batch) -> dict:
+  """Returns what there is to say of any system's training."""
   tokens = int(np.sum(batch.y != PAD))
   return {
     "metric": "target_tokens_per_second",
-    **times.rates(tokens),
-    "batch_size": rows,
+    **times.figures(lambda seconds: tokens / seconds),
+    "batch_size": len(batch.x),
     "source_length": batch.x.shape[1],
-    "target_length": length,
+    "target_length": batch.y.shape[1],
     "target_tokens": tokens,
-    **dataclasses.asdict(work(subject, state.params, batch)),
-    "compile_seconds": programs.seconds,
   }
 
 
