@@ -1,4 +1,4 @@
-"""What a user would pick instead: CTranslate2 and Hugging Face's Marian.
+"""Baselines, which a user might pick instead: CTranslate2 and Marian.
 
 Both at the size of one of our autoregressive presets and on the same random
 sentences. CTranslate2 computes the very same model: our random weights are
@@ -12,18 +12,22 @@ hypotheses are, of Marian's decoder the calls are counted.
 """
 
 from collections.abc import Callable, Iterable
+import functools
 import importlib.util
+import operator
 import os
 import tempfile
 
 import jax
 import numpy as np
 
-from latentnmt.config import AutoregressiveConfig
+from latentnmt.config import AutoregressiveConfig, ModelConfig
 from latentnmt.decode import Beam
 from latentnmt.errors import InputError
-from latentnmt.experiments import hardware
-from latentnmt.experiments.benchmark.workloads import Subject, Times, timed
+from latentnmt.experiments.benchmark.workloads import decoding, training
+from latentnmt.experiments.benchmark.workloads.subject import Subject
+from latentnmt.experiments.benchmark.workloads.timing import timed
+from latentnmt.inference import variables
 from latentnmt.models import num_parameters
 from latentnmt.transformer import sinusoids
 from latentnmt.types import EOS, PAD
@@ -33,7 +37,7 @@ _PACKAGES = ("ctranslate2", "torch", "transformers")
 
 
 def check() -> None:
-  """Refuses to compare without the peers.
+  """Refuses to compare without the baselines.
 
   Raises:
     InputError: names those that are not installed.
@@ -41,58 +45,43 @@ def check() -> None:
   missing = [name for name in _PACKAGES if not importlib.util.find_spec(name)]
   if missing:
     raise InputError(
-      f"--peers needs {', '.join(missing)}: pip install 'latentnmt[peers]'."
+      f"--baselines needs {', '.join(missing)}: pip install"
+      " 'latentnmt[baselines]'."
     )
 
 
-def check_config(config) -> None:
-  """Refuses models that the peers do not have.
+def check_config(config: ModelConfig) -> None:
+  """Refuses models that the baselines do not have.
 
   Raises:
-    InputError: for a model with latents, or one that rounds to bfloat16.
+    InputError: for one that is not autoregressive, or rounds to bfloat16.
   """
-  if not isinstance(config, AutoregressiveConfig):
-    raise InputError("--peers are autoregressive; give a transformer preset.")
-  sizes = config.transformer
-  if sizes.product_dtype != "float32" or jax.default_backend() != "cpu":
-    raise InputError("--peers are compared on CPUs, in float32.")
+  if config.family != "autoregressive":
+    raise InputError(
+      "--baselines are autoregressive; give a transformer preset."
+    )
+  rounds = config.transformer.operand_dtype != "float32"
+  if rounds or jax.default_backend() != "cpu":
+    raise InputError("--baselines are compared on CPUs, in float32.")
 
 
-def decoding(
-  subject: Subject,
-  system: str,
-  method: Beam,
-  size: int,
-  batches: int,
-  repeats: int,
+def measure_decoding(
+  system: str, subject: Subject, method: Beam, x: np.ndarray, repeats: int
 ) -> dict:
-  """Sentences per second of a peer, in batches of `size`.
-
-  Of several settings of its threads the fastest is taken.
+  """Decodes int32[batches, B, S]; the fastest setting of threads counts.
 
   Raises:
     RuntimeError: if it did not decode as many steps.
   """
-  x = subject.rows(size * batches).x.reshape(batches, size, -1)
-  desc = f"{system} {method} x {size}"
-  if system == "huggingface":
-    times, about = _marian_decoding(subject, method, x, repeats, desc)
-  else:
-    compute_type = system.partition("-")[2]
-    times, about = _ctranslate2(subject, compute_type, method, x, repeats, desc)
-  return {
-    "metric": "sentences_per_second",
-    **times.rates(size * batches),
-    "seconds": times.median / batches,
-    "split": subject.source,
-    "method": str(method),
-    "batch_size": size,
-    "source_length": x.shape[-1],
-    "target_length": subject.length,
-    "steps": subject.length,
-    **about,
-    "device": hardware.device_description(),
-  }
+  make = _marian_calls if system == "huggingface" else _ctranslate2_calls
+  with tempfile.TemporaryDirectory() as folder:
+    calls, about = make(system, subject, method, x, folder)
+    times, threads = _quickest(
+      calls, repeats, f"{system} {method} x {x.shape[1]}"
+    )
+  length = subject.length
+  steps = {"target_length": length, "steps": length, "threads": threads}
+  return decoding.row(times, method, x) | steps | about
 
 
 def _check_steps(name: str, steps: Iterable[int], expected: int) -> None:
@@ -102,68 +91,54 @@ def _check_steps(name: str, steps: Iterable[int], expected: int) -> None:
     )
 
 
-def _quickest(settings: dict[str, Callable], repeats: int, desc: str):
-  """Times of the quickest of several calls, and which it is."""
-  if len(settings) > 1:
-    tried = {name: timed(call, 1, desc) for name, call in settings.items()}
+def _quickest(calls: dict[str, Callable], repeats: int, desc: str):
+  """Times the quickest of several calls, and says which it is."""
+  best = next(iter(calls))
+  if len(calls) > 1:
+    tried = {name: timed(call, 1, desc) for name, call in calls.items()}
     best = min(tried, key=lambda name: tried[name].median)
-  else:
-    (best,) = settings
-  return timed(settings[best], repeats, desc), best
+  return timed(calls[best], repeats, desc), best
 
 
 # CTranslate2.
 
 
-def _ctranslate2(
-  subject: Subject, compute_type: str, method: Beam, x, repeats: int, desc: str
-) -> tuple[Times, dict]:
+def _ctranslate2_calls(
+  system: str, subject: Subject, method: Beam, x: np.ndarray, folder: str
+) -> tuple[dict[str, Callable], dict]:
+  """Calls that translate int32[batches, B, S], by workers x their threads."""
   import ctranslate2
 
-  cores, size = os.cpu_count(), x.shape[1]
-  with tempfile.TemporaryDirectory() as folder:
-    parameters = convert(subject.config.model, subject.params, folder)
-    batches = [[[str(i) for i in row] for row in batch] for batch in x]
-    settings = {}
-    for workers in {1, cores} if size > 1 else {1}:
-      for threads in {1, cores // workers}:
-        translator = ctranslate2.Translator(
-          folder, "cpu", compute_type=compute_type,
-          inter_threads=workers, intra_threads=threads,
-        )  # fmt: skip
-        part = -(-size // workers)
-        settings[f"{workers} x {threads}"] = _bound(
-          translator, batches, method, subject.length, part
-        )
-    found = settings["1 x 1"]()
-    lengths = [len(h) for r in found for h in r.hypotheses]
-    _check_steps("CTranslate2", lengths, subject.length)
-    times, threads = _quickest(settings, repeats, desc)
-  return times, {
-    "dtype": compute_type,
-    "threads": threads,
-    "parameters": parameters,
-    "version": f"ctranslate2 {ctranslate2.__version__}",
+  dtype = system.partition("-")[2]
+  parameters = convert(subject.config.model, subject.params, folder)
+  cores, size, length = os.cpu_count(), x.shape[1], subject.length
+  batches = [[[str(i) for i in row] for row in batch] for batch in x]
+
+  def call(workers: int, threads: int):
+    translator = ctranslate2.Translator(
+      folder, "cpu", compute_type=dtype,
+      inter_threads=workers, intra_threads=threads,
+    )  # fmt: skip
+    options = dict(
+      max_batch_size=-(-size // workers), beam_size=method.size,
+      num_hypotheses=method.size, min_decoding_length=length,
+      max_decoding_length=length,
+    )  # fmt: skip
+    return lambda: [
+      found
+      for batch in batches
+      for found in translator.translate_batch(batch, **options)
+    ]
+
+  calls = {
+    f"{workers} x {threads}": call(workers, threads)
+    for workers in ({1, cores} if size > 1 else {1})
+    for threads in {1, cores // workers}
   }
-
-
-def _bound(translator, batches, method: Beam, length: int, part: int):
-  """A call that translates all batches, each in parts of so many sentences."""
-
-  def translate():
-    found = []
-    for batch in batches:
-      found += translator.translate_batch(
-        batch,
-        max_batch_size=part,
-        beam_size=method.size,
-        num_hypotheses=method.size,
-        min_decoding_length=length,
-        max_decoding_length=length,
-      )
-    return found
-
-  return translate
+  lengths = [len(h) for r in calls["1 x 1"]() for h in r.hypotheses]
+  _check_steps("CTranslate2", lengths, length)
+  version = f"ctranslate2 {ctranslate2.__version__}"
+  return calls, {"dtype": dtype, "parameters": parameters, "version": version}
 
 
 def convert(config: AutoregressiveConfig, params, folder: str) -> int:
@@ -173,7 +148,7 @@ def convert(config: AutoregressiveConfig, params, folder: str) -> int:
 
   Args:
     config: of the model.
-    params: of the model, as `models.for_inference` gives them.
+    params: of the model, or what `models.for_inference` made of them.
     folder: to write to.
 
   Returns:
@@ -181,7 +156,8 @@ def convert(config: AutoregressiveConfig, params, folder: str) -> int:
   """
   from ctranslate2.specs import TransformerSpec
 
-  sizes, params = config.transformer, jax.device_get(params)
+  sizes, params = config.transformer, variables(params)["params"]
+  params = jax.device_get(params)
   spec = TransformerSpec.from_config(
     (config.encoder_layers, config.decoder_layers), sizes.heads
   )
@@ -209,7 +185,7 @@ def _convert_stack(spec, params, sizes) -> None:
   spec.position_encodings.encodings = sinusoids(sizes.max_length, sizes.width)
   _convert_norm(spec.layer_norm, params["norm"])
   for i, layer in enumerate(spec.layer):
-    own = params["layers"][str(i)]
+    own = jax.tree.map(operator.itemgetter(i), params["layers"])
     _convert_norm(layer.self_attention.layer_norm, own["attention_norm"])
     query, key, value, out = _matrices(own["attention"], sizes.width)
     layer.self_attention.linear[0].weight = np.concatenate([query, key, value])
@@ -221,13 +197,13 @@ def _convert_stack(spec, params, sizes) -> None:
       for linear, weight in zip(layer.attention.linear, weights, strict=True):
         linear.weight = weight
     _convert_norm(layer.ffn.layer_norm, own["feed_forward_norm"])
-    _convert_dense(layer.ffn.linear_0, own["feed_forward"]["hidden"])
-    _convert_dense(layer.ffn.linear_1, own["feed_forward"]["out"])
-
-
-def _convert_dense(spec, dense) -> None:
-  spec.weight = np.ascontiguousarray(dense["kernel"].T)
-  spec.bias = dense["bias"]
+    for linear, name in (
+      (layer.ffn.linear_0, "hidden"),
+      (layer.ffn.linear_1, "out"),
+    ):
+      dense = own["feed_forward"][name]
+      linear.weight = np.ascontiguousarray(dense["kernel"].T)
+      linear.bias = dense["bias"]
 
 
 def _matrices(attention, width: int) -> list[np.ndarray]:
@@ -254,36 +230,28 @@ def _marian(config: AutoregressiveConfig):
   torch.manual_seed(0)
   model = transformers.MarianMTModel(
     transformers.MarianConfig(
-      vocab_size=sizes.vocab_size,
-      d_model=sizes.width,
-      encoder_layers=config.encoder_layers,
-      decoder_layers=config.decoder_layers,
+      vocab_size=sizes.vocab_size, d_model=sizes.width,
+      encoder_layers=config.encoder_layers, encoder_ffn_dim=sizes.hidden,
+      decoder_layers=config.decoder_layers, decoder_ffn_dim=sizes.hidden,
       encoder_attention_heads=sizes.heads,
       decoder_attention_heads=sizes.heads,
-      encoder_ffn_dim=sizes.hidden,
-      decoder_ffn_dim=sizes.hidden,
-      max_position_embeddings=sizes.max_length,
-      activation_function="relu",
-      dropout=sizes.dropout,
-      attention_dropout=sizes.attention_dropout,
-      activation_dropout=sizes.hidden_dropout,
-      scale_embedding=True,
-      pad_token_id=PAD,
-      eos_token_id=EOS,
-      decoder_start_token_id=PAD,
+      max_position_embeddings=sizes.max_length, scale_embedding=True,
+      activation_function="relu", activation_dropout=sizes.hidden_dropout,
+      dropout=sizes.dropout, attention_dropout=sizes.attention_dropout,
+      pad_token_id=PAD, decoder_start_token_id=PAD, eos_token_id=EOS,
       forced_eos_token_id=None,
     )
-  )
+  )  # fmt: skip
   learned = [p.numel() for p in model.parameters() if p.requires_grad]
   parameters, expected = sum(learned), num_parameters(config)
   if abs(parameters - expected) > 0.01 * expected:
     raise RuntimeError(
       f"Marian has {parameters:,} parameters instead of {expected:,}."
     )
-  version = (
+  versions = (
     f"transformers {transformers.__version__}, torch {torch.__version__}"
   )
-  return model, {"parameters": parameters, "version": version}
+  return model, {"parameters": parameters, "version": versions}
 
 
 def _threads(call: Callable) -> dict[str, Callable]:
@@ -294,70 +262,55 @@ def _threads(call: Callable) -> dict[str, Callable]:
     torch.set_num_threads(number)
     return call()
 
-  return {
-    str(number): lambda number=number: with_threads(number)
-    for number in {1, os.cpu_count()}
-  }
+  numbers = {1, os.cpu_count()}
+  return {str(n): functools.partial(with_threads, n) for n in numbers}
 
 
-def _marian_decoding(
-  subject: Subject, method: Beam, x, repeats: int, desc: str
-) -> tuple[Times, dict]:
+def _marian_calls(
+  system: str, subject: Subject, method: Beam, x: np.ndarray, folder: str
+) -> tuple[dict[str, Callable], dict]:
+  """Calls that translate int32[batches, B, S], by their threads."""
   import torch
 
+  del system, folder
   model, about = _marian(subject.config.model)
   model.eval()
-  batches, calls = torch.from_numpy(x.astype(np.int64)), []
-  hook = model.model.decoder.register_forward_hook(lambda *_: calls.append(1))
+  batches, passes = torch.from_numpy(np.int64(x)), []
+  hook = model.model.decoder.register_forward_hook(lambda *_: passes.append(1))
 
   @torch.inference_mode()
   def translate():
     for batch in batches:
       model.generate(
-        input_ids=batch,
-        attention_mask=torch.ones_like(batch),
-        num_beams=method.size,
-        do_sample=False,
-        min_new_tokens=subject.length,
-        max_new_tokens=subject.length,
-      )
+        input_ids=batch, attention_mask=torch.ones_like(batch),
+        num_beams=method.size, do_sample=False,
+        min_new_tokens=subject.length, max_new_tokens=subject.length,
+      )  # fmt: skip
 
   translate()
-  _check_steps("Marian", [len(calls) / len(batches)], subject.length)
+  _check_steps("Marian", [len(passes) / len(batches)], subject.length)
   hook.remove()
-  times, threads = _quickest(_threads(translate), repeats, desc)
-  return times, {"threads": threads, **about}
+  return _threads(translate), about
 
 
-def training(subject: Subject, batch_tokens: int, repeats: int) -> dict:
-  """Target tokens per second of Marian; see `workloads.training`.
-
-  Adam, clipping, dropout and label smoothing as ours.
-  """
+def measure_training(subject: Subject, batch_tokens: int, repeats: int) -> dict:
+  """Trains Marian with Adam, clipping, dropout and label smoothing as ours."""
   import torch
 
-  train, length = subject.config.train, subject.batch.y.shape[1]
-  batch = subject.rows(max(batch_tokens // length, 1))
-  x, y = (
-    torch.from_numpy(side.astype(np.int64)) for side in (batch.x, batch.y)
-  )
+  train = subject.config.train
+  batch = subject.rows(max(batch_tokens // subject.batch.y.shape[1], 1))
+  x, y = (torch.from_numpy(np.int64(side)) for side in (batch.x, batch.y))
   before = torch.nn.functional.pad(y, (1, 0), value=PAD)[:, :-1]
   model, about = _marian(subject.config.model)
   model.train()
-  adam = torch.optim.Adam(
-    model.parameters(),
-    lr=1e-4,
-    betas=(train.adam_b1, train.adam_b2),
-    eps=train.adam_eps,
-  )
+  betas = train.adam_b1, train.adam_b2
+  adam = torch.optim.Adam(model.parameters(), 1e-4, betas, train.adam_eps)
 
   def step():
     logits = model(
-      input_ids=x,
-      attention_mask=torch.ones_like(x),
-      decoder_input_ids=before,
-      use_cache=False,
-    ).logits
+      input_ids=x, attention_mask=torch.ones_like(x),
+      decoder_input_ids=before, use_cache=False,
+    ).logits  # fmt: skip
     loss = torch.nn.functional.cross_entropy(
       logits.flatten(0, 1), y.flatten(), label_smoothing=train.label_smoothing
     )
@@ -368,16 +321,4 @@ def training(subject: Subject, batch_tokens: int, repeats: int) -> dict:
 
   desc = f"huggingface training x {len(x)}"
   times, threads = _quickest(_threads(step), repeats, desc)
-  return {
-    "metric": "target_tokens_per_second",
-    **times.rates(y.numel()),
-    "seconds": times.median,
-    "split": subject.source,
-    "batch_size": len(x),
-    "source_length": x.shape[1],
-    "target_length": length,
-    "target_tokens": y.numel(),
-    "threads": threads,
-    **about,
-    "device": hardware.device_description(),
-  }
+  return training.row(times, batch) | {"threads": threads} | about

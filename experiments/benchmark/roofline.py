@@ -1,4 +1,4 @@
-"""What a program has to compute, and how fast this machine could do it.
+"""The roofline: the least time that a program can take on this machine.
 
 `count` walks through a program as JAX traced it and adds up its matrix
 products: 2 M N K floating-point operations for [M, K] times [K, N], and the
@@ -7,10 +7,10 @@ loop computes from nothing that changes in it counts once, as if computed before
 it. All else (softmax, norms, caches, solving with triangular matrices) counts
 nothing, so that
 
-  floor = max(operations / operations per second, bytes / bytes per second)
+  max(operations / operations per second, bytes / bytes per second)
 
-is less than any program with these products can take, unless its weights stay
-in a cache from one product to the next.
+is a lower bound of the time that these products take in any program, unless its
+weights stay in a cache from one product to the next.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ class Work:
 
 
 def count(function: Callable, params: Params, *args, trips: int = 1) -> Work:
-  """Matrix products of function(params, *args).
+  """Counts the matrix products of function(params, *args).
 
   Args:
     function: to be traced.
@@ -71,7 +71,7 @@ class _Mark:
   loops: frozenset[tuple[int, int]] = frozenset()
 
   def within(self, loop: tuple[int, int]) -> "_Mark":
-    """The mark of what changes in one loop more."""
+    """Returns the mark of what changes in one loop more."""
     return _Mark(self.weight, self.loops | {loop})
 
   @property
@@ -84,7 +84,7 @@ _Marks = Sequence[_Mark]
 
 
 def _walk(jaxpr, marks: _Marks, trips: int) -> tuple[Work, _Marks]:
-  """Work of a traced function, and the marks of what it returns."""
+  """Counts the work of a traced function; marks what it returns."""
   known = dict(zip(jaxpr.invars, marks, strict=True))
 
   def mark(variable) -> _Mark | None:  # None: a constant, which is neither
@@ -100,7 +100,7 @@ def _walk(jaxpr, marks: _Marks, trips: int) -> tuple[Work, _Marks]:
 
 
 def _needed(jaxpr) -> list:
-  """Equations without those of which nothing comes: compilers drop these."""
+  """Drops equations of which nothing comes, as compilers do."""
   live, equations = set(map(id, jaxpr.outvars)), []
   for equation in reversed(jaxpr.eqns):
     if any(id(variable) in live for variable in equation.outvars):
@@ -112,31 +112,22 @@ def _needed(jaxpr) -> list:
 def _equation(equation, inputs, trips: int) -> tuple[Work, _Marks]:
   variable = [mark for mark in inputs if mark is not None]
   loops = frozenset().union(*(mark.loops for mark in variable))
-  weight = bool(variable) and all(mark.weight for mark in variable)
-  marks = [mark or _Mark() for mark in inputs]
-  result = _Mark(weight, loops)
+  result = _Mark(bool(variable) and all(m.weight for m in variable), loops)
   results = [result] * len(equation.outvars)
+  marks = [mark or _Mark() for mark in inputs]
   parameters = equation.params
   match equation.primitive.name:
     case "dot_general":
       return _product(equation, marks, result.times), results
     case "scan":
-      consts, length = parameters["num_consts"], parameters["length"]
-      first_slice = consts + parameters["num_carry"]
-      loop = id(equation), length
-      carry = _Mark(False, loops).within(loop)
-      body = [
-        *marks[:consts],
-        *[carry] * parameters["num_carry"],
-        *(m.within(loop) for m in marks[first_slice:]),
-      ]
-      return _loop(parameters["jaxpr"], body, trips, length), results
+      first = parameters["num_consts"], parameters["num_carry"]
+      body, times = parameters["jaxpr"], parameters["length"]
+      return _loop(body, marks, *first, loops, times, trips), results
     case "while":
-      consts = parameters["cond_nconsts"]
-      state = consts + parameters["body_nconsts"]
-      carry = _Mark(False, loops).within((id(equation), trips))
-      body = [*marks[consts:state], *[carry] * len(marks[state:])]
-      return _loop(parameters["body_jaxpr"], body, trips, trips), results
+      marks = marks[parameters["cond_nconsts"] :]
+      first = parameters["body_nconsts"], len(results)
+      body = parameters["body_jaxpr"]
+      return _loop(body, marks, *first, loops, trips, trips), results
     case "cond":
       branches = [
         _walk(branch.jaxpr, marks[1:], trips)
@@ -149,8 +140,15 @@ def _equation(equation, inputs, trips: int) -> tuple[Work, _Marks]:
   return _walk(getattr(inner, "jaxpr", inner), marks, trips)
 
 
-def _loop(body, marks: _Marks, trips: int, length: int) -> Work:
-  return _walk(body.jaxpr, marks, trips)[0] if length else Work()
+def _loop(
+  body, marks: _Marks, consts: int, carry: int, loops, times: int, trips: int
+) -> Work:
+  """Counts a loop: its constants, what it carries, a slice of all others."""
+  loop = id(body), times
+  carried = [_Mark(False, loops).within(loop)] * carry
+  slices = [mark.within(loop) for mark in marks[consts + carry :]]
+  inner = [*marks[:consts], *carried, *slices]
+  return _walk(body.jaxpr, inner, trips)[0] if times else Work()
 
 
 def _product(equation, marks: _Marks, times: int) -> Work:
@@ -178,8 +176,8 @@ class Machine:
   flops_per_second: float
   bytes_per_second: float
 
-  def floor(self, work: Work) -> float:
-    """Seconds that the work takes at the least."""
+  def lower_bound(self, work: Work) -> float:
+    """Returns the seconds that the work takes at the least."""
     return max(
       work.flops / self.flops_per_second,
       work.weight_bytes / self.bytes_per_second,
@@ -217,7 +215,7 @@ def measure_machine(dtype: str, sizes: Sequence[int] = ()) -> Machine:
 
 
 def _fastest(call: Callable, repeats: int = 5) -> float:
-  """Seconds of the fastest of several calls, after one that warms up."""
+  """Times several calls, after one that warms up; seconds of the fastest."""
   seconds = []
   for _ in range(repeats + 1):
     start = time.perf_counter()
