@@ -108,7 +108,9 @@ def check_made_from(
     InputError: naming every field that differs.
   """
   differing = [
-    f"{name}: {old.get(name)} -> {new.get(name)}"
+    # An empty text would be no word of the message.
+    f"{name}: {old.get(name) or repr(old.get(name))} -> "
+    f"{new.get(name) or repr(new.get(name))}"
     for name in {**old, **new}
     if old.get(name) != new.get(name)
   ]

@@ -77,10 +77,10 @@ def test_what_was_made_from_the_same_passes():
 
 
 def test_what_was_made_otherwise_names_every_field_that_differs():
-  old, new = {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 4, "d": 5}
+  old, new = {"a": 1, "b": "x", "c": 3}, {"a": 1, "b": "", "d": 5}
   with pytest.raises(InputError) as error:
     files.check_made_from("runs/x", old, new, "name another")
   assert str(error.value) == (
-    "runs/x was made otherwise (b: 2 -> 4; c: 3 -> None; d: None -> 5);"
+    "runs/x was made otherwise (b: x -> ''; c: 3 -> None; d: None -> 5);"
     " name another."
   )

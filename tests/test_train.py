@@ -357,7 +357,7 @@ def test_a_student_starts_from_what_its_teacher_learned(
     chex.assert_trees_all_close(params[name], fresh[name], rtol=1e-5)
   step = checkpoint.find_step(run)
   assert RunDirectory(student).config().warm_start == f"teacher, step {step}"
-  with pytest.raises(InputError, match="warm_start: 'teacher, step .' -> ''"):
+  with pytest.raises(InputError, match="warm_start: teacher, step . -> ''"):
     train.fit(config, data, student, progress=None)
 
 
