@@ -108,9 +108,7 @@ def check_made_from(
     InputError: naming every field that differs.
   """
   differing = [
-    # An empty text would be no word of the message.
-    f"{name}: {old.get(name) or repr(old.get(name))} -> "
-    f"{new.get(name) or repr(new.get(name))}"
+    f"{name}: {_shown(old.get(name))} -> {_shown(new.get(name))}"
     for name in {**old, **new}
     if old.get(name) != new.get(name)
   ]
@@ -118,3 +116,8 @@ def check_made_from(
     raise InputError(
       f"{path} was made otherwise ({'; '.join(differing)}); {remedy}."
     )
+
+
+def _shown(value: Any) -> Any:
+  # An empty text would leave a hole in the message.
+  return value if value != "" else "''"
