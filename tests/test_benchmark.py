@@ -17,16 +17,17 @@ from latentnmt.experiments.benchmark import (
   __main__ as benchmark,
 )
 from latentnmt.experiments.benchmark import (
-  baselines as peers,
+  baselines,
+  roofline,
+  suites,
+  table,
 )
-from latentnmt.experiments.benchmark import (
-  roofline as floors,
-)
-from latentnmt.experiments.benchmark import (
-  suites as speeds,
-)
-from latentnmt.experiments.benchmark import (
-  workloads,
+from latentnmt.experiments.benchmark.workloads import (
+  Subject,
+  decoding,
+  of_median_length,
+  random_subject,
+  training,
 )
 from latentnmt.types import EOS, PAD, Batch
 
@@ -87,7 +88,7 @@ def loop(w, x, length):
   ],
 )
 def test_products_are_counted(function, products, reads):
-  work = floors.count(function, W, X, trips=7)
+  work = roofline.count(function, W, X, trips=7)
   assert work.flops == pytest.approx(products * 2 * 3 * 8 * 8)
   assert work.weight_bytes == reads * 4 * 8 * 8
 
@@ -101,12 +102,12 @@ def test_products_are_most_of_what_xla_counts(preset):
     model = models.build(config)
     tokens = jax.ShapeDtypeStruct((4, 16), jnp.int32)
     batch, key = Batch(tokens, tokens), jax.random.key(0)
-    params = jax.eval_shape(model.init, key, batch, key)["params"]
+    params = models.abstract_params(model)
 
     def forward(params, batch, model=model, key=key):
       return model.apply({"params": params}, batch, key)
 
-    counted.append(floors.count(forward, params, batch))
+    counted.append(roofline.count(forward, params, batch))
   assert counted[0].flops == counted[1].flops
   xla = jax.jit(forward).lower(params, batch).cost_analysis()["flops"]
   assert 0.85 * xla < counted[1].flops < xla
@@ -114,25 +115,22 @@ def test_products_are_most_of_what_xla_counts(preset):
 
 def test_training_reads_each_weight_forward_and_twice_backward():
   config = zoo.config("gauss_tiny", vocab_size=V)
-  model, batch = models.build(config), Batch(*np.ones((2, 2, 4), np.int32))
-  key = jax.random.key(0)
-  params = jax.eval_shape(model.init, key, batch, key)["params"]
-  own = workloads.Subject(
-    ExperimentConfig(config, TrainConfig()), None, batch, "random", {}
-  )
-  work = workloads.training_work(own, params, batch)
+  batch = Batch(*np.ones((2, 2, 4), np.int32))
+  own = Subject(ExperimentConfig(config, TrainConfig()), batch, "random")
+  params = models.abstract_params(own.model)
+  work = training.work(own, params, batch)
   expected = 3 * 4 * models.num_parameters(config)
   assert 0.95 * expected < work.weight_bytes < 1.05 * expected
 
 
-def test_floor_is_the_longer_of_two_times():
-  machine = floors.Machine(flops_per_second=100.0, bytes_per_second=10.0)
-  assert machine.floor(floors.Work(200, 10)) == 2
-  assert machine.floor(floors.Work(200, 50)) == 5
+def test_the_roofline_is_the_longer_of_two_times():
+  machine = roofline.Machine(flops_per_second=100.0, bytes_per_second=10.0)
+  assert machine.lower_bound(roofline.Work(200, 10)) == 2
+  assert machine.lower_bound(roofline.Work(200, 50)) == 5
 
 
 def test_a_machine_is_measured():
-  machine = floors.measure_machine("float32", sizes=(64,))
+  machine = roofline.measure_machine("float32", sizes=(64,))
   assert machine.flops_per_second > 1e6 and machine.bytes_per_second > 1e6
 
 
@@ -143,9 +141,7 @@ def subject(preset, length=5):
   config = zoo.config(preset, vocab_size=V)
   if preset != "transformer_tiny":
     config = dataclasses.replace(config, posterior_gain=2.0)
-  return workloads.random_subject(
-    ExperimentConfig(config, TrainConfig()), 4, 3, length
-  )
+  return random_subject(ExperimentConfig(config, TrainConfig()), 4, 3, length)
 
 
 def test_a_beam_of_fixed_length_takes_as_many_steps():
@@ -158,8 +154,8 @@ def test_a_beam_of_fixed_length_takes_as_many_steps():
 
   counted = Counted(own.config.model, target_length=5)
   # EOS would end many of them at once.
-  table = own.params["embedding"]["table"]
-  own.params["embedding"]["table"] = table.at[EOS].multiply(20.0)
+  embedding = own.params["params"]["embedding"]
+  embedding["table"] = embedding["table"].at[EOS].multiply(20.0)
   found = decode.translate(counted, own.params, own.batch.x, Beam(2))
   jax.effects_barrier()
   tokens = np.asarray(found.tokens)
@@ -170,7 +166,8 @@ def test_a_beam_of_fixed_length_takes_as_many_steps():
 
 def test_decoding_of_random_weights_says_its_steps():
   own = subject("gauss_tiny")
-  rows = [workloads.decoding(own, Delta(steps), 2, 1, 1) for steps in (0, 1, 4)]
+  x = own.batches(1, 2)
+  rows = [decoding.measure(own, Delta(steps), x, 1) for steps in (0, 1, 4)]
   assert [row["steps"] for row in rows] == [0, 1, 4]
   assert {row["target_length"] for row in rows} == {5}
   one, four = (row["flops"] - rows[0]["flops"] for row in rows[1:])
@@ -178,13 +175,12 @@ def test_decoding_of_random_weights_says_its_steps():
   assert 3 * one < four < 4 * one
   for row in rows:
     assert row["lowest"] <= row["value"] <= row["highest"]
-    assert row["peak_bytes"] > 1e7
 
 
 def test_pairs_of_median_length():
   x = [[2] * n + [EOS] for n in (1, 7, 8, 9, 30)]
   y = [[3] * n + [EOS] for n in (9, 9, 2, 4, 9)]
-  batch = benchmark.of_median_length(x, y)
+  batch = of_median_length(x, y)
   assert batch.x.shape == (2, 16) and batch.y.shape == (2, 5)
   assert (batch.x != PAD).sum(axis=1).tolist() == [9, 10]
   assert (batch.y != PAD).sum(axis=1).tolist() == [3, 5]
@@ -211,7 +207,8 @@ def test_benchmark_of_a_preset_prints_json_lines_and_a_table(binary):
   assert (speed["split"], speed["batch_size"]) == ("random", 2)
   assert training["target_tokens"] == 8
   assert training["flops"] > 2 * speed["flops"] > 0
-  assert (likelihood["K"], likelihood["flops"] > 0) == ("", True)
+  assert (likelihood["samples"], likelihood["flops"] > 0) == (None, True)
+  assert all(row["peak_bytes"] > 1e7 for row in rows[1:])
   decoded, trained, scored = lines[-3:]
   assert decoded.startswith("| transformer_tiny | greedy | latentnmt | 2 |")
   assert "target tokens/s" in trained and "s/sentence" in scored
@@ -231,12 +228,23 @@ def test_bad_input(binary, arguments, message):
   assert re.search(message, result.stderr) and result.stderr.count("\n") == 1
 
 
-def test_peers_are_asked_for_where_they_are_missing(monkeypatch):
-  monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(ValueError, match="pip install 'latentnmt.peers.'"):
-    peers.check()
+def test_baselines_are_asked_for_where_they_are_missing(monkeypatch):
+  monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(ValueError, match="pip install 'latentnmt.baselines.'"):
+    baselines.check()
   with pytest.raises(ValueError, match="autoregressive"):
-    peers.check_config(zoo.config("gauss_tiny", vocab_size=V))
+    baselines.check_config(zoo.config("gauss_tiny", vocab_size=V))
+
+
+def test_methods_are_by_default_those_a_model_takes():
+  for preset, names in (
+    ("transformer_tiny", ["beam4"]),
+    ("gauss_tiny", ["delta0", "delta1", "delta4"]),
+  ):
+    model = models.build(zoo.config(preset, vocab_size=V))
+    assert list(map(str, benchmark.methods(model, None))) == names
+  with pytest.raises(ValueError, match="cannot decode by beam2"):
+    benchmark.methods(model, ["delta0", "beam2"])
 
 
 # Tables.
@@ -244,8 +252,8 @@ def test_peers_are_asked_for_where_they_are_missing(monkeypatch):
 
 def test_suites_are_of_flags_that_there_are():
   defined = benchmark.flags.FLAGS
-  for name, suite in speeds.SUITES.items():
-    processes = suite(True, None)
+  for name in suites.SUITES:
+    processes = suites.processes(name, True, None)
     presets = set()
     for process in processes:
       for flag in process.flags:
@@ -254,17 +262,16 @@ def test_suites_are_of_flags_that_there_are():
         presets |= {value} if key == "preset" else set()
     assert presets <= set(zoo.names())
     assert ("flow_base" in presets) and "tasks=machine" in processes[0].flags[1]
-    own = suite(True, "gauss_base")
+    own = suites.processes(name, True, "gauss_base")
     assert 1 < len(own) < len(processes), name
-  assert len(speeds.SUITES["cpu"](False, None)) < len(
-    speeds.SUITES["cpu"](True, None)
-  )
+  alone = suites.processes("cpu", False, None)
+  assert len(alone) < len(suites.processes("cpu", True, None))
 
 
 def speed_row(system, value, **fields):
   row = {
     "metric": "sentences_per_second", "model": "transformer_base",
-    "system": system, "dtype": "float32", "products": "float32",
+    "system": system, "dtype": "float32", "matmul_dtype": "float32",
     "split": "random", "method": "beam4", "device": "2-core", "batch_size": 1,
     "source_length": 26, "target_length": 28, "steps": 28, "value": value,
     "lowest": value - 1, "highest": value + 1, "seconds": 1 / value,
@@ -272,15 +279,15 @@ def speed_row(system, value, **fields):
   return row | fields
 
 
-def test_table_compares_with_peers_and_floors():
-  machine = floors.Machine(flops_per_second=100.0, bytes_per_second=1e9)
+def test_table_compares_with_baselines_and_rooflines():
+  machine = roofline.Machine(flops_per_second=100.0, bytes_per_second=1e9)
   ours = speed_row("latentnmt", 10.0, flops=5.0, weight_bytes=1, peak_bytes=2e9)
-  ours = speeds.beside_floor(ours, {"float32": machine})
-  assert ours["floor_seconds"] == 0.05
+  ours = table.beside_roofline(ours, {"float32": machine})
+  assert ours["roofline_seconds"] == 0.05
   assert ours["utilisation"] == pytest.approx(0.5)
-  peer = speed_row("huggingface", 4.0, threads="2", version="torch 9")
+  other = speed_row("huggingface", 4.0, threads="2", version="torch 9")
   failed = {"metric": "failed", "value": 9, "flags": "--preset=flow_base"}
-  text = speeds.table([ours, peer, failed])
+  text = table.table([ours, other, failed])
   assert "Not measured, status 9: --preset=flow_base" in text
   assert "huggingface: torch 9, transformer_base" in text
   *_, head, _, first, second = text.splitlines()
@@ -289,23 +296,23 @@ def test_table_compares_with_peers_and_floors():
     zip((n.strip() for n in head.strip("|").split("|")), cells, strict=True)
   )
   assert named["x huggingface"] == "2.50"
-  assert (named["of peak"], named["GB"], named["floor s"]) == (
+  assert (named["of peak"], named["GB"], named["roofline s"]) == (
     "50%", "2.0", "0.0500",
   )  # fmt: skip
   assert "huggingface (threads 2)" in second and "| 1.00 |" in second
   large = ours | {"model": "transformer_large"}
-  assert speeds.table([large, peer]).splitlines()[-2].endswith("|  |")
-  rounded = speeds.table([ours | {"products": "bfloat16"}])
+  assert table.table([large, other]).splitlines()[-2].endswith("|  |")
+  rounded = table.table([ours | {"matmul_dtype": "bfloat16"}])
   assert "| latentnmt, bfloat16 products |" in rounded
 
 
-# Peers, where they are installed.
+# Baselines, where they are installed.
 
 
 def test_ctranslate2_computes_the_same_model(tmp_path):
   ctranslate2 = pytest.importorskip("ctranslate2")
   own = subject("transformer_tiny", length=6)
-  peers.convert(own.config.model, own.params, str(tmp_path))
+  baselines.convert(own.config.model, own.params, str(tmp_path))
   translator = ctranslate2.Translator(str(tmp_path), compute_type="float32")
   found = translator.translate_batch(
     [[str(i) for i in row] for row in own.batch.x],
@@ -320,9 +327,11 @@ def test_ctranslate2_computes_the_same_model(tmp_path):
   np.testing.assert_allclose(scores, ours.scores[:, 0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("system", peers.SYSTEMS)
-def test_peers_decode_as_many_steps(system):
+@pytest.mark.parametrize("system", baselines.SYSTEMS)
+def test_baselines_decode_as_many_steps(system):
   pytest.importorskip("ctranslate2")
   pytest.importorskip("transformers")
-  row = peers.decoding(subject("transformer_tiny"), system, Beam(2), 2, 1, 1)
+  own = subject("transformer_tiny")
+  x = own.batches(1, 2)
+  row = baselines.measure_decoding(system, own, Beam(2), x, 1)
   assert row["steps"] == 5 and row["value"] > 0

@@ -16,7 +16,8 @@ from latentnmt import checkpoint, files, likelihood, metrics, zoo
 from latentnmt.config import ExperimentConfig, TrainConfig
 from latentnmt.data import Corpus, PreparedData, prepare
 from latentnmt.experiments import evaluate_likelihood
-from latentnmt.models import build
+from latentnmt.models import build, init_params
+from latentnmt.runs import RunDirectory
 
 WORDS = "ein haus und der alte mann sieht das rote auto am see".split()
 PRESETS = {"ar": "transformer_tiny", "latent": "gauss_tiny"}
@@ -43,22 +44,26 @@ def study(tmp_path_factory):
     transformer = dict(width=16, hidden=16, heads=2, max_length=40)
     config = zoo.config(preset, vocab_size=50, transformer=transformer)
     config = ExperimentConfig(config, TrainConfig(), preset, data.fingerprint)
-    run = checkpoint.create(study / name, config, data.tokenizer)
-    _save(run, build(config.model))
+    RunDirectory(study / name).create(config, data.tokenizer)
+    _save(study / name, build(config.model))
   return study
 
 
 def _save(run, model, step=7):
-  key, batch = jax.random.key(step), checkpoint.example_batch()
-  params = jax.jit(model.init)(key, batch, key)["params"]
+  init = jax.jit(init_params, static_argnums=0)
+  params = init(model, jax.random.key(step))
   state = SimpleNamespace(step=step, params=params, opt_state={})
   with checkpoint.Checkpoints(run) as checkpoints:
     checkpoints.save(state, checkpoint.Progress(), 1.0 / step)
 
 
+def _rows(run):
+  return [result.as_row() for result in RunDirectory(run).results()]
+
+
 def _results(run):
   lines = (run / "results.jsonl").read_text().splitlines()
-  rows = checkpoint.read_results(run)
+  rows = _rows(run)
   assert len(rows) == len(lines), "no row replaces another of the same process"
   return rows
 
@@ -107,10 +112,13 @@ def test_likelihood_rows(study, binary, name):
     assert row["sentences"] == 11 and row["tokens"] == tokens
     assert row["truncated"] == 0 and np.isfinite(row["value"])
   estimator = "exact" if name == "ar" else "iwae"
-  paid = saved["log_likelihood"] + saved["log_pl"]
+  paid = saved["log_likelihood"]
+  np.testing.assert_allclose(
+    paid, saved["given_length"] + saved["log_pl"], rtol=1e-6
+  )
   row = _find(rows, "nats_per_token", estimator)
   np.testing.assert_allclose(row["value"], paid.sum() / tokens, rtol=1e-5)
-  assert row["K"] == (None if name == "ar" else 4)
+  assert row.get("samples") == (None if name == "ar" else 4)
   np.testing.assert_allclose(
     row["bits_per_byte"], metrics.bits_per_byte(paid, targets), rtol=1e-5
   )
@@ -130,7 +138,7 @@ def test_kept_checkpoints_are_scored_by_the_same_programs(
   study, tmp_path, caplog
 ):
   run = shutil.copytree(study / "latent", tmp_path / "run")
-  _save(run, build(checkpoint.read_config(run).model), step=9)
+  _save(run, build(RunDirectory(run).config().model), step=9)
   data = PreparedData.open(study / "data")
   values, compiled = [], []
   for step in checkpoint.steps(run):
@@ -153,7 +161,7 @@ def test_kept_checkpoints_give_rows_and_values_each(study, binary, tmp_path):
   run = shutil.copytree(study / "ar", tmp_path / "run")
   (run / "results.jsonl").unlink(missing_ok=True)
   shutil.rmtree(run / "likelihood", ignore_errors=True)
-  _save(run, build(checkpoint.read_config(run).model), step=9)
+  _save(run, build(RunDirectory(run).config().model), step=9)
   flags = f"--run={run}", f"--data={study / 'data'}", "--split=dev"
   bad = binary("evaluate_likelihood", *flags, "--checkpoint=last")
   assert bad.status == 2 and "give best, kept or a step" in bad.stderr
@@ -170,11 +178,20 @@ def test_kept_checkpoints_give_rows_and_values_each(study, binary, tmp_path):
 
 def _check_latent_rows(rows, saved):
   tokens = saved["num_tokens"].sum()
-  for estimator in ("elbo", "reconstruction", "lee2020"):
+  log_pl = saved["log_pl"]
+  given = {name: saved[name] for name in ("reconstruction", "lee2020")}
+  given |= {"elbo": saved["elbo"] - log_pl, "iwae": saved["given_length"]}
+  for estimator, nats in given.items():
     row = _find(rows, "nats_per_token_given_length", estimator)
-    expected = saved[estimator].sum() / tokens
+    expected = nats.sum() / tokens
     np.testing.assert_allclose(row["value"], expected, rtol=1e-5)
-    assert row["length"] == "given" and "ess_min" not in row
+    assert row["length"] == "given"
+    assert ("ess_min" in row) == (estimator == "iwae")
+    # The length is paid for once, whichever of the two an estimator gives.
+    row = _find(rows, "nats_per_token", estimator)
+    expected = (nats + log_pl).sum() / tokens
+    np.testing.assert_allclose(row["value"], expected, rtol=1e-5)
+    assert row["length"] == "paid"
   row = _find(rows, "lee2020_per_position", "lee2020")
   expected = np.mean(saved["lee2020"] / saved["num_positions"])
   np.testing.assert_allclose(row["value"], expected, rtol=1e-5)
@@ -204,7 +221,7 @@ def test_long_sentences_are_refused_or_cut_and_counted(study, binary, tmp_path):
   done = binary(*command, "--truncate")
   assert done.status == 0, done.stderr
   assert "1 of 3 pairs were cut to 40 tokens a side." in done.stderr
-  row = checkpoint.read_lines(run / "results.jsonl")[-1]
+  row = files.read_json_lines(run / "results.jsonl")[-1]
   assert row["truncated"] == 1 and "bits_per_byte" not in row
 
 
@@ -221,7 +238,7 @@ def test_bleu_scores_every_translation(study, binary):
   _translated(runs[1], data.fingerprint, "dev", "delta0", data.targets("dev"))
   done = binary("evaluate_bleu", *flags)
   assert done.status == 0, done.stderr
-  rows = checkpoint.read_results(runs[1])
+  rows = _rows(runs[1])
   (row,) = [r for r in rows if r.get("method") == "delta1-t0.5"][:1]
   score = metrics.bleu(targets[::-1], targets, resamples=20)
   assert row["metric"] == "bleu" and row["value"] == score.value
@@ -285,10 +302,8 @@ def test_bleu_names_what_the_references_went_through(study, binary, tmp_path):
 
 def _translated(run, fingerprint, split, method, lines, step=7, **told):
   """Writes what `translate` would."""
-  path = checkpoint.write_hypotheses(run, split, method, lines)
   about = {"step": step, "data": fingerprint, "truncated": 0} | told
-  path.with_suffix(".json").write_text(json.dumps(about))
-  return path
+  return RunDirectory(run).write_hypotheses(split, method, lines, about)
 
 
 def _short(path):
@@ -353,7 +368,7 @@ def test_methods_are_checked_before_any_translates(study, binary):
   done = binary("translate", *flags, "--methods=greedy,beam2,delta1")
   assert done.status == 2
   (line,) = done.stderr.splitlines()  # no bar: nothing was decoded
-  assert "cannot decode by delta1: its model is autoregressive" in line
+  assert "cannot decode by delta1; it takes greedy or beam" in line
 
 
 @pytest.mark.parametrize(
@@ -414,7 +429,7 @@ def test_devices_do_not_change_the_result(study, binary):
   one = dict(np.load(path))
   path.unlink()
   subprocess.run(
-    [sys.executable, "-m", "experiments.evaluate_likelihood", *flags],
+    [sys.executable, "-m", "latentnmt.experiments.evaluate_likelihood", *flags],
     env=os.environ | {"JAX_NUM_CPU_DEVICES": "4"},
     check=True,
   )
@@ -428,15 +443,16 @@ def test_annealing_is_asked_for_by_its_temperatures(study, binary):
   sizes = "--temperatures=3", "--chains=2", "--leapfrog=1"
   done = binary("evaluate_likelihood", *flags, *sizes, "--seed=5")
   assert done.status == 0, done.stderr
-  rows = [r for r in checkpoint.read_results(run) if r["split"] == "test"]
+  rows = [row for row in _rows(run) if row["split"] == "test"]
   row = _find(rows, "nats_per_token", "annealed")
-  assert (row["K"], row["temperatures"], row["leapfrog"]) == (2, 3, 1)
+  assert (row["samples"], row["temperatures"], row["leapfrog"]) == (2, 3, 1)
   assert 1 <= row["ess_mean"] <= 2 and 0 <= row["acceptance_mean"] <= 1
   saved = np.load(run / "likelihood" / "test.7.npz")
-  paid = saved["annealed"] + saved["log_pl"]
-  np.testing.assert_allclose(
-    row["value"], paid.sum() / saved["num_tokens"].sum(), rtol=1e-5
-  )
+  paid, tokens = saved["annealed"], saved["num_tokens"].sum()
+  np.testing.assert_allclose(row["value"], paid.sum() / tokens, rtol=1e-5)
+  row = _find(rows, "nats_per_token_given_length", "annealed")
+  given = (paid - saved["log_pl"]).sum() / tokens
+  np.testing.assert_allclose(row["value"], given, rtol=1e-5)
   row = _find(rows, "nats_per_token", "iwae")
   assert len(row["sweep"]) == 4 and row["sweep"][0] == row["value"]
   limit = _find(rows, "nats_per_token", "extrapolated")["value"]

@@ -246,12 +246,12 @@ def _decodings(subject: Subject, plan: Plan):
   """Pairs methods with batches of each size, int32[batches, B, S]."""
   if "decode" not in plan.tasks:
     return []
-  methods = _methods(subject.model, plan.methods)
+  found = methods(subject.model, plan.methods)
   batches = [subject.batches(plan.batches, int(n)) for n in plan.batch_sizes]
-  return itertools.product(methods, batches)
+  return itertools.product(found, batches)
 
 
-def _methods(model, names: list[str] | None) -> list[decode.Method]:
+def methods(model, names: list[str] | None) -> list[decode.Method]:
   """Returns the methods of these names; by default usual ones of the model."""
   if names:
     return loading.decoding_methods(model, names)
@@ -267,7 +267,7 @@ def _trained(
   prepared = data.PreparedData.open(folder)
   (step,) = loading.checkpoint_steps(run, asked)
   model, params, tokenizer = checkpoint.load(run, step)
-  ranked = loading.rankings(_methods(model, names), tokenizer, teacher)
+  ranked = loading.rankings(methods(model, names), tokenizer, teacher)
   sides = prepared.sources(split), prepared.targets(split)
   batch = of_median_length(*map(tokenizer.encode, sides))
   scores = {method: score for method, (score, _) in ranked.items()}

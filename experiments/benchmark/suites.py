@@ -1,6 +1,6 @@
 """Suites: processes that `benchmark --suite` starts one after the other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import json
 import subprocess
@@ -93,16 +93,14 @@ def _full_size() -> list[str]:
   return [name for name in zoo.names() if not name.endswith("_tiny")]
 
 
-_SUITES: dict[str, Callable[[Sequence[str]], list[Process]]]
-_SUITES = {"cpu": _cpu, "gpu": _gpu, "compile": _compile}
-NAMES = list(_SUITES)
+SUITES = {"cpu": _cpu, "gpu": _gpu, "compile": _compile}
 
 
 def processes(
   name: str, with_baselines: bool, preset: str | None
 ) -> list[Process]:
   """Returns a suite: the machine first, then all, or one preset's alone."""
-  found = _SUITES[name](baselines.SYSTEMS if with_baselines else ())
+  found = SUITES[name](baselines.SYSTEMS if with_baselines else ())
   wanted = {"--tasks=machine", f"--preset={preset}"}
   return [p for p in found if preset is None or wanted & {*p.flags}]
 
