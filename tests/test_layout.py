@@ -32,7 +32,7 @@ EXPERIMENTS = """
   benchmark report study.recipe
   lee2020
   study
-  analyze distill evaluate_bleu evaluate_likelihood preprocess sweep train
+  analyze cli distill evaluate_bleu evaluate_likelihood preprocess sweep train
     translate validate_estimators visualize benchmark.__main__ study.__main__
 """
 LAZY = {"matplotlib", "tensorboardX", "tensorflow_datasets"}
