@@ -13,7 +13,6 @@ commands comes at once.
 import ast
 from collections.abc import Iterator
 import difflib
-import importlib
 import os
 from pathlib import Path
 import runpy
@@ -22,6 +21,7 @@ import sys
 import latentnmt
 from latentnmt.errors import InputError
 from latentnmt.experiments import app
+from latentnmt.experiments.study.recipes import RECIPES
 
 _FOLDER = Path(__file__).parent
 _HELP = "--help", "-h", "help"
@@ -104,8 +104,7 @@ def _presets() -> Iterator[tuple[str, str]]:
 
 
 def _recipes() -> Iterator[tuple[str, str]]:
-  recipes = importlib.import_module("latentnmt.experiments.study.recipes")
-  for name, recipe in recipes.RECIPES.items():
+  for name, recipe in RECIPES.items():
     yield name, recipe.summary
 
 
