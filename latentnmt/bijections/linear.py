@@ -61,6 +61,7 @@ def _whitening(x: Array, mask: Mask) -> tuple[Array, Array]:
   count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
   mean = jnp.sum(jnp.where(real, x, 0.0), axis=(0, 1)) / count
   centred = jnp.where(real, x - mean[None, None], 0.0)
+  # Not E[x^2] - E[x]^2, which may be below 0 by rounding.
   variance = jnp.sum(jnp.square(centred), axis=(0, 1)) / count
   varies = variance > _LEAST_VARIANCE
   log_scale = -0.5 * jnp.log(jnp.where(varies, variance, 1.0))
@@ -184,7 +185,7 @@ def _unpacked(packed: Params) -> _Factors:
   sign = jnp.sign(packed["sign"])
   log_diagonal = jnp.diagonal(weight, axis1=1, axis2=2)
   one = np.eye(weight.shape[-1], dtype=np.float32)[None]
-  upper = jnp.triu(weight, 1)
+  upper = jnp.triu(weight, 1)  # above the diagonal alone
   upper += one * (sign * jnp.exp(log_diagonal))[..., None]
   return _Factors(place, jnp.tril(weight, -1) + one, upper, log_diagonal)
 
