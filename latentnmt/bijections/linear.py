@@ -74,12 +74,12 @@ def _per_position(log_scale: Array, mask: Mask) -> Nats:
 
 
 class _Factors(NamedTuple):
-  """Of n matrices: where each row of L U goes; L, U and log |diag U|."""
+  """The factors of n matrices: P as the place of each row of L U, L and U."""
 
   place: Array  # int32[n, size]
   lower: Array  # float32[n, size, size]
   upper: Array  # float32[n, size, size]
-  log_diagonal: Array  # float32[n, size]
+  log_diagonal: Array  # float32[n, size], log |diag U|
 
 
 class Invertible1x1(nn.Module):
