@@ -53,7 +53,7 @@ class Embedding(nn.Module):
       float32[B, T] and float32[B, T], in nats per token.
     """
     dtype, operands = self.config.operand_dtype, self._operands(states)
-    normaliser = log_normaliser(*operands)
+    normaliser = log_normaliser(*operands)  # [B, T]
     # It alone needs all V logits. The token's own logit and the mean are a dot
     # product each, of the very numbers that the normaliser sees: with others,
     # probabilities would not sum to one.
@@ -152,7 +152,7 @@ def _part_logits(
 
 def _log_normaliser_forward(states, table):
   def part(rows_tokens):
-    logits = _part_logits(states, *rows_tokens, len(table))
+    logits = _part_logits(states, *rows_tokens, len(table))  # [B, T, V/n]
     return logits, nn.logsumexp(logits, axis=-1)
 
   logits, parts = lax.map(part, _parts(table))
@@ -167,7 +167,7 @@ def _log_normaliser_backward(residuals, gradient):
     rows, logits = rows_logits
     # The gradient of a normaliser: the probabilities, here of a part.
     probs = jnp.exp(logits - normaliser[..., None]) * gradient[..., None]
-    probs = probs.astype(states.dtype)
+    probs = probs.astype(states.dtype)  # what products of this model take
     d_states += matmul.einsum("btv,vd->btd", probs, rows)
     d_rows = matmul.einsum("btv,btd->vd", probs, states)
     return d_states, d_rows.astype(rows.dtype)
@@ -175,7 +175,7 @@ def _log_normaliser_backward(residuals, gradient):
   rows, _ = _parts(table)
   zeros = jnp.zeros(states.shape, jnp.float32)
   d_states, d_rows = lax.scan(part, zeros, (rows, logits))
-  d_table = d_rows.reshape(-1, table.shape[1])[: len(table)]
+  d_table = d_rows.reshape(-1, table.shape[1])[: len(table)]  # no padding
   return d_states.astype(states.dtype), d_table
 
 

@@ -44,7 +44,7 @@ def append_eos(tokens: Tokens, multiple: int) -> Tokens:
   # -T % m is what T lacks of a multiple of m.
   tokens = jnp.pad(tokens, ((0, 0), (0, -tokens.shape[1] % multiple)))
   length = lengths(token_mask(tokens))
-  filled = length_mask(round_up(length, multiple), tokens.shape[1])
+  filled = length_mask(round_up(length, multiple), tokens.shape[1])  # 0 stays 0
   return jnp.where(filled & ~token_mask(tokens), EOS, tokens)
 
 

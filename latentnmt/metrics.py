@@ -48,6 +48,7 @@ def bleu(
   Raises:
     InputError: when the counts differ or there is nothing to score.
   """
+  # force: what is detokenised may look tokenised, and would be warned of.
   return _score(sacrebleu.BLEU(force=True), hypotheses, references, resamples)
 
 
@@ -83,6 +84,7 @@ def _score(metric, hypotheses, references, resamples: int) -> Score:
   printed = json.loads(score.format(6, signature=signature, is_json=True))
   center = printed.get("confidence_mean", score.score)
   radius = printed.get("confidence_var", 0.0)
+  # It is symmetric about the mean of resamples, and may leave what is possible.
   low, high = max(center - radius, 0.0), min(center + radius, 100.0)
   return Score(score.score, low, high, signature)
 
@@ -218,7 +220,7 @@ def resampled_bleu(
 
 def _bleu_of_sums(sums: np.ndarray) -> float:
   """Computes BLEU of sums of lengths, of matches and of n-grams by order."""
-  correct, total = np.split(sums[2:], 2)
+  correct, total = np.split(sums[2:], 2)  # four orders each
   # The defaults of `sacrebleu.BLEU`, of which this is its last step.
   return sacrebleu.BLEU.compute_bleu(
     list(correct), list(total), *map(int, sums[:2]), smooth_method="exp"
@@ -235,7 +237,7 @@ def resampled_ratio(
     denominators: float[n], such as tokens.
     resamples: how many.
   """
-  columns = np.stack([numerators, denominators], axis=1)
+  columns = np.stack([numerators, denominators], axis=1)  # [n, 2]
   return _resampled(columns, lambda sums: float(sums[0] / sums[1]), resamples)
 
 

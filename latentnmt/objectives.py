@@ -1,4 +1,4 @@
-"""What training minimises: the negative evidence lower bound of a batch.
+"""The loss of training: the negative evidence lower bound of a batch.
 
   loss = (sum_b -log_py + beta max(sum_b kl, free_nats sum_b num_positions)
           + alpha sum_b kl_standard) / sum_b num_positions + mean_b (-log_pl)

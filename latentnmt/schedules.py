@@ -1,4 +1,4 @@
-"""What changes along training: the KL weight and the learning rate."""
+"""Schedules along training: the KL weight and the learning rate."""
 
 import jax.numpy as jnp
 

@@ -40,7 +40,7 @@ def glow(
     affine=config.coupling == "affine",
     matmul_dtype=matmul_dtype,
   )
-  *outer, last = (
+  *outer, last = (  # the last level has nothing to split off
     Repeat(_step(plan, coupling), times, config.remat)
     for times, plan in zip(config.steps, config.plans, strict=True)
   )
@@ -52,7 +52,7 @@ def _step(plan: str, coupling) -> Chain:
   inverse_order: list[nn.Module] = []
   for split in plan:
     inverse_order.append(ActNorm())
-    if split in _LAYOUTS:
+    if split in _LAYOUTS:  # "t" has none
       inverse_order.append(Invertible1x1(_LAYOUTS[split]))
     inverse_order.append(coupling(split))
   return Chain(tuple(reversed(inverse_order)))

@@ -61,6 +61,7 @@ def _whitening(x: Array, mask: Mask) -> tuple[Array, Array]:
   count = jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1.0)
   mean = jnp.sum(jnp.where(real, x, 0.0), axis=(0, 1)) / count
   centred = jnp.where(real, x - mean[None, None], 0.0)
+  # Not E[x^2] - E[x]^2, which may be below 0 by rounding.
   variance = jnp.sum(jnp.square(centred), axis=(0, 1)) / count
   varies = variance > _LEAST_VARIANCE
   log_scale = -0.5 * jnp.log(jnp.where(varies, variance, 1.0))
@@ -73,12 +74,12 @@ def _per_position(log_scale: Array, mask: Mask) -> Nats:
 
 
 class _Factors(NamedTuple):
-  """Of n matrices: where each row of L U goes; L, U and log |diag U|."""
+  """The factors of n matrices: P as the place of each row of L U, L and U."""
 
   place: Array  # int32[n, size]
   lower: Array  # float32[n, size, size]
   upper: Array  # float32[n, size, size]
-  log_diagonal: Array  # float32[n, size]
+  log_diagonal: Array  # float32[n, size], log |diag U|
 
 
 class Invertible1x1(nn.Module):
@@ -184,7 +185,7 @@ def _unpacked(packed: Params) -> _Factors:
   sign = jnp.sign(packed["sign"])
   log_diagonal = jnp.diagonal(weight, axis1=1, axis2=2)
   one = np.eye(weight.shape[-1], dtype=np.float32)[None]
-  upper = jnp.triu(weight, 1)
+  upper = jnp.triu(weight, 1)  # above the diagonal alone
   upper += one * (sign * jnp.exp(log_diagonal))[..., None]
   return _Factors(place, jnp.tril(weight, -1) + one, upper, log_diagonal)
 

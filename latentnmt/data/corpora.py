@@ -164,7 +164,7 @@ def read_manythings(
   if len(pairs) < 20:
     raise InputError(f"{path}: {len(pairs):,} pairs are too few to split.")
   sources, targets = map(list, zip(*pairs, strict=True))
-  held_out = min(held_out, len(pairs) // 20)
+  held_out = min(held_out, len(pairs) // 20)  # of a small file most trains
   splits = {
     split: ([sources[i] for i in ids], [targets[i] for i in ids])
     for split, ids in _split_ids(sources, targets, held_out, seed).items()
@@ -177,7 +177,7 @@ def read_manythings(
 
 def _columns(path):
   for number, line in enumerate(read_lines(path), 1):
-    if not line:
+    if not line:  # the file may end in one
       continue
     english, tab, rest = line.partition("\t")  # then attribution, or nothing
     other = rest.partition("\t")[0]
@@ -199,7 +199,7 @@ def _split_ids(sources, targets, held_out: int, seed: int) -> dict:
   order = order[sizes[order] <= max(1, held_out // 20)]
   # Dev takes groups until it has `held_out` pairs, test the next ones.
   end = np.searchsorted(np.cumsum(sizes[order]), [held_out, 2 * held_out])
-  split = np.zeros(len(sizes), np.int8)
+  split = np.zeros(len(sizes), np.int8)  # of each group: 0 is train
   split[order[: end[0] + 1]] = 1
   split[order[end[0] + 1 : end[1] + 1]] = 2
   return {
@@ -212,6 +212,7 @@ def _connected(sources: list[str], targets: list[str]) -> np.ndarray:
   """Numbers the connected component of each pair: int[n]."""
   # A graph of sentences, sources numbered before targets, with pairs as edges.
   x = np.unique(sources, return_inverse=True)[1]
+  # One list of both sides would join a source and a target spelt the same.
   y = np.unique(targets, return_inverse=True)[1] + x.max() + 1
   size = y.max() + 1
   edges = sparse.coo_array((np.ones(len(x), bool), (x, y)), (size, size))

@@ -333,7 +333,7 @@ def _digest(*parts: bytes | pathlib.Path) -> str:
   """Hashes bytes and contents of files, in this order."""
   digest = hashlib.sha256()
   for part in parts:
-    whole = isinstance(part, bytes)
+    whole = isinstance(part, bytes)  # else a file, never held as a whole
     with io.BytesIO(part) if whole else part.open("rb") as file:
       size = file.seek(0, io.SEEK_END)
       file.seek(0)
@@ -345,6 +345,7 @@ def _digest(*parts: bytes | pathlib.Path) -> str:
 
 
 def _write_meta(folder, made_from: dict, statistics: dict, **more):
+  # Of what it is made from: the rest of it follows.
   fingerprint = _digest(json.dumps(made_from, sort_keys=True).encode())
   meta = {
     "fingerprint": fingerprint,

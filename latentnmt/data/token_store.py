@@ -61,12 +61,12 @@ def flatten(rows: Sequence) -> tuple[np.ndarray, np.ndarray]:
 def _gather(flat, offsets, ids, size: int) -> np.ndarray:
   """Returns sequences as the padded rows of int32[B, size]."""
   real = ids >= 0
-  start = np.where(real, offsets[ids], 0)
+  start = np.where(real, offsets[ids], 0)  # id -1 reads the last offset
   length = np.where(real, offsets[ids + 1] - start, 0)
   if length.max(initial=0) > size:
     raise ValueError(f"A sequence of {length.max()} tokens in {size} columns.")
   column = np.arange(size)
-  mask = column < length[:, None]
+  mask = column < length[:, None]  # [B, size]
   # One indexing for the batch; padding reads the first token, and drops it.
   index = np.where(mask, start[:, None] + column, 0)
   return np.where(mask, flat[index], PAD).astype(np.int32)

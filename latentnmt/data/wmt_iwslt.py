@@ -144,6 +144,7 @@ _TAG = re.compile(
   "</?(url|keywords|speaker|talkid|title|description|reviewer|translator|doc"
   r"|transcript)\b"
 )
+# A sentence stands in one line; nothing else in the file is marked so.
 _SEGMENT = re.compile(r"<seg\b[^>]*>(.*?)</seg>")
 
 
@@ -166,7 +167,7 @@ def read_iwslt16(folder) -> Corpus:
   files = _iwslt16_files(path)
   splits = {}
   for split in SPLITS:
-    read = _untagged if split == "train" else _segments
+    read = _untagged if split == "train" else _segments  # two formats
     x, y = (read(files[split, code]) for code in ("de", "en"))
     if len(x) != len(y):
       raise InputError(

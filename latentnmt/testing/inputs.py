@@ -29,7 +29,7 @@ def random_tokens(
 ) -> Tokens:
   """Draws int32[B, length] of sentences of int32[B, 1] tokens."""
   shape = len(size), length
-  tokens = jax.random.randint(key, shape, EOS + 1, vocab_size)  # neither end
+  tokens = jax.random.randint(key, shape, EOS + 1, vocab_size)  # not PAD, EOS
   position = jnp.arange(length)[None]
   tokens = jnp.where(position == size - 1, EOS, tokens)
   return jnp.where(position < size, tokens, PAD)
