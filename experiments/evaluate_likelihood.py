@@ -70,7 +70,7 @@ _METRICS = {"paid": "nats_per_token", "given": "nats_per_token_given_length"}
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How sentences are scored; fields are the flags of the same names."""
+  """Settings of the scores; fields are the flags of the same names."""
 
   samples: int
   chunk: int | None
@@ -83,7 +83,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-  """What is known of log p(y|x) of n sentences.
+  """Estimates of log p(y|x) of n sentences.
 
   Attributes:
     estimate: of them.
@@ -162,7 +162,7 @@ def evaluate(
   found = rows(scores, settings, targets, cut=max(map(len, y)) > limit)
   truth = prepared.log_probs(split)
   if truth is not None and not counted["truncated"]:
-    found += differences(scores, truth)
+    found += truth_results(scores, truth)
   conditions = {"split": split, "data": prepared.fingerprint} | counted
   if not model.exact:
     conditions |= {"samples": settings.samples, "seed": settings.seed}
@@ -251,7 +251,7 @@ def _annealing(scores: Scores, settings: Settings) -> dict:
   }
 
 
-def differences(scores: Scores, truth: np.ndarray) -> list[dict]:
+def truth_results(scores: Scores, truth: np.ndarray) -> list[dict]:
   """Returns rows that pair every estimator, length paid, with the truth.
 
   Args:

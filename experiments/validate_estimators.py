@@ -60,7 +60,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of sentences and samples.")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How estimators are run.
+  """Settings of the estimators.
 
   Attributes:
     samples: K of iwae.

@@ -1,4 +1,4 @@
-"""What modules prepare once for a finished model, in a collection of its own.
+"""Values that modules prepare once for a finished model.
 
 A module may compute something from its parameters alone: a rounded table, the
 inverse of a matrix. In training that changes at every step; of a finished model

@@ -171,7 +171,7 @@ class Estimate:
     return nats + self.log_pl
 
   def length_given(self, nats: Nats) -> Nats:
-    """Returns a figure that pays for the length, say `elbo`, for a given one."""
+    """Returns a figure that pays for the length, say `elbo`, without that."""
     return nats - self.log_pl
 
 

@@ -103,7 +103,7 @@ _USUAL = "beam4", "delta0", "delta1", "delta4"
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What one process measures; fields are the flags of the same names."""
+  """Measurements of one process; fields are the flags of the same names."""
 
   system: str
   tasks: list[str]

@@ -207,7 +207,7 @@ def _convert_stack(spec, params, sizes) -> None:
 
 
 def _matrices(attention, width: int) -> list[np.ndarray]:
-  """Of queries, keys, values and the output: outputs first, then inputs."""
+  """Returns kernels of query, key, value and output as [outputs, inputs]."""
   return [
     np.ascontiguousarray(attention[name]["kernel"].reshape(width, width).T)
     for name in ("query", "key", "value", "out")

@@ -60,7 +60,7 @@ def count(function: Callable, params: Params, *args, trips: int = 1) -> Work:
 
 @dataclasses.dataclass(frozen=True)
 class _Mark:
-  """What is known of a value.
+  """A value of a program, and the loops that make it.
 
   Attributes:
     weight: whether it is made of parameters alone.
@@ -76,7 +76,7 @@ class _Mark:
 
   @property
   def times(self) -> int:
-    """How often it is made."""
+    """Number of times that it is made."""
     return math.prod(trips for _, trips in self.loops)
 
 

@@ -77,7 +77,7 @@ class Plan:
 
   @property
   def prepared(self) -> Path:
-    """Where the prepared data are, or will be."""
+    """Folder of the prepared data, there or to be made."""
     return self.data or self.study.data
 
   @property

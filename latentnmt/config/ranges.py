@@ -1,4 +1,4 @@
-"""What the numbers of any group of settings may be."""
+"""Ranges of the numbers in any group of settings."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What a latent model's own density says of given translations."""
+"""The bound that a latent model's own density puts on given translations."""
 
 import functools
 

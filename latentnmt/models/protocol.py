@@ -1,4 +1,4 @@
-"""What a model is: the contract of every family, and of those with latents."""
+"""The contract of every model, and of those with latents."""
 
 from typing import Any, ClassVar, Protocol
 

@@ -1,4 +1,4 @@
-"""How a model does on the dev split while it trains."""
+"""Judging a model on the dev split while it trains."""
 
 from collections.abc import Callable, Iterable
 import functools

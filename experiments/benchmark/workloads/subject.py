@@ -1,4 +1,4 @@
-"""What is measured: a model, and sentences that are as long as asked for.
+"""The subject of a measurement: a model, and sentences that are as long as asked for.
 
 Presets decode and score with what `models.for_inference` prepares, trained runs
 with their parameters as they are, as `translate` does. Of a model with random
@@ -48,7 +48,7 @@ class Subject:
 
   @functools.cached_property
   def params(self) -> Params | Variables:
-    """What the model decodes and scores with; training has its own."""
+    """Variables to decode and score with; training has its own."""
     if self.trained is not None:
       return self.trained
     init = jax.jit(models.init_params, static_argnums=0)
@@ -57,7 +57,7 @@ class Subject:
 
   @property
   def layers(self) -> str:
-    """How layers lie when decoding and scoring; see `models.for_inference`."""
+    """Layout of layers in decoding and scoring; see `models.for_inference`."""
     return "stacked" if self.length is None else "unstacked"
 
   @functools.cached_property

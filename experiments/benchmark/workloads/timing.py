@@ -22,7 +22,7 @@ class Times:
 
   @property
   def median(self) -> float:
-    """Of the calls after the first."""
+    """Median seconds of the calls after the first."""
     return statistics.median(self.seconds)
 
   @property
