@@ -1,4 +1,4 @@
-"""The subject of a measurement: a model, and sentences of the lengths asked for.
+"""The subject of a measurement: a model, and sentences of a given length.
 
 Presets decode and score with what `models.for_inference` prepares, trained runs
 with their parameters as they are, as `translate` does. Of a model with random
