@@ -73,9 +73,7 @@ def test_what_a_start_cut_short_leaves_is_taken_over(tmp_path):
 def test_what_is_missing_or_damaged_is_said(tmp_path):
   (tmp_path / "file").write_text("")
   for path in (tmp_path / "none", tmp_path / "file"):
-    with pytest.raises(
-      InputError, match="not a run directory .*latentnmt train"
-    ):
+    with pytest.raises(InputError, match="not a run .*latentnmt train"):
       RunDirectory(path).config()
   with pytest.raises(InputError, match="cannot be made"):
     _created(tmp_path / "file/run")
