@@ -1,6 +1,6 @@
 """The report of a study: tables, plots and sample translations.
 
-  python -m experiments.analyze --study=runs/quickstart --findings
+  latentnmt analyze --study=runs/quickstart --findings
 
 Reads the runs below the study's folder and writes there
 
