@@ -166,6 +166,17 @@ class Estimate:
   num_tokens: Array
   num_positions: Array
 
+  def __repr__(self) -> str:
+    # While JAX traces there are no numbers to show yet.
+    if isinstance(self.log_likelihood, jax.core.Tracer):
+      return f"Estimate({self.log_likelihood!r}, ...)"
+    nats, tokens = jnp.sum(self.log_likelihood), jnp.sum(self.num_tokens)
+    return (
+      f"Estimate({len(self.log_likelihood)} sentences, log p(y|x)"
+      f" {nats:.2f} nats, {nats / jnp.maximum(tokens, 1):.3f} a token, ESS"
+      f" {jnp.median(self.ess):.1f})"
+    )
+
   def length_paid(self, nats: Nats) -> Nats:
     """Returns a figure for a given length, say `lee2020`, the length paid."""
     return nats + self.log_pl

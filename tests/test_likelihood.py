@@ -14,7 +14,7 @@ from latentnmt.errors import InputError
 from latentnmt.keys import fold_in_all, normal_each
 from latentnmt.masks import real_mask
 from latentnmt.models import build
-from latentnmt.types import Batch, Terms
+from latentnmt.types import Batch, Estimate, Terms
 
 CONFIG = LatentConfig(TransformerConfig(vocab_size=50, width=8, heads=2))
 
@@ -428,3 +428,11 @@ def test_latent_model_agrees_with_its_terms(multiple):
       getattr(estimate, name), getattr(terms, name)[0], rtol=1e-5
     )
   assert np.all(estimate.log_likelihood >= estimate.elbo - 1e-3)
+
+
+def test_an_estimate_shows_itself_in_one_line():
+  numbers = jnp.array([-2.0, -4.0])
+  estimate = Estimate(*[numbers] * 12).replace(num_tokens=jnp.array([1.0, 2.0]))
+  shown = "2 sentences, log p(y|x) -6.00 nats, -2.000 a token, ESS -3.0"
+  assert repr(estimate) == f"Estimate({shown})"
+  jax.jit(lambda e: repr(e) and e.kl)(estimate)
