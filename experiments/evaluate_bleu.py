@@ -58,11 +58,7 @@ def main(argv):
 
 
 def translations(run: RunDirectory) -> list[Path]:
-  """Finds the files of translations of a run.
-
-  Raises:
-    InputError: if there are none.
-  """
+  """Finds the files of translations of a run; raises InputError for none."""
   found = run.hypotheses_paths()
   if not found:
     raise InputError(f"{run} has no translations; translate with it first.")
@@ -97,11 +93,7 @@ def about(file: Path, data: PreparedData) -> dict:
 def score(
   file: Path, told: dict, data: PreparedData, resamples: int
 ) -> list[Result]:
-  """Scores translations by both measures, and repeats what was told of them.
-
-  Raises:
-    InputError: for another number of lines than there are references.
-  """
+  """Scores translations by both measures, and repeats what was told of them."""
   rows = [
     {"metric": metric, "value": told[field]}
     for field, metric in _TOLD.items()

@@ -112,6 +112,13 @@ class Scores:
       found["annealed"] = {"paid": a.log_likelihood, "given": a.given_length}
     return found
 
+  def columns(self) -> dict[str, np.ndarray]:
+    """Returns what is kept of each sentence."""
+    columns = dict(vars(self.estimate))
+    if self.annealed is not None:
+      columns["annealed"] = self.annealed.log_likelihood
+    return columns
+
 
 def main(argv):
   """Scores a split by each checkpoint asked for."""
@@ -130,12 +137,15 @@ def main(argv):
       print(f"step {step}")
     # Models of the same configuration are equal: nothing is compiled again.
     loaded = checkpoint.load(run, step)
-    scores, found = evaluate(
-      loaded, prepared, split, settings, aloud=step == steps[0]
-    )
-    write(run, split, step, settings, scores)
+    aloud = step == steps[0]
+    scores, found = evaluate(loaded, prepared, split, settings, aloud)
+    told = {"samples": settings.samples, "seed": settings.seed}
+    run.write_likelihood(split, step, **scores.columns(), **told)
+    about = {"split": split, "step": step, "data": prepared.fingerprint}
+    about |= {} if scores.exact else told
     for row in found:
-      run.append_result(Result.from_row(row | {"step": step}))
+      row = about | row  # annealing has its own number of samples
+      run.append_result(Result.from_row(row))
       show(row)
 
 
@@ -144,12 +154,8 @@ def evaluate(
 ) -> tuple[Scores, list[dict]]:
   """Returns scores of each sentence of a split, and figures of them all.
 
-  Args:
-    loaded: a model, its parameters and its tokenizer.
-    prepared: the corpus.
-    split: of the corpus.
-    settings: of the estimators.
-    aloud: whether to warn of what the figures are not of.
+  `loaded` is what `checkpoint.load` gives; `aloud` warns of what the figures
+  are not of.
   """
   model, _, tokenizer = loaded
   sources, targets = prepared.sources(split), prepared.targets(split)
@@ -159,15 +165,12 @@ def evaluate(
   limit = model.config.transformer.max_length
   if aloud:
     warn(counted, limit)
-  found = rows(scores, settings, targets, cut=max(map(len, y)) > limit)
+  # Of references that were scored in part there is no sense to bits per byte.
+  found = rows(scores, settings, targets if max(map(len, y)) <= limit else None)
   truth = prepared.log_probs(split)
   if truth is not None and not counted["truncated"]:
     found += truth_results(scores, truth)
-  conditions = {"split": split, "data": prepared.fingerprint} | counted
-  if not model.exact:
-    conditions |= {"samples": settings.samples, "seed": settings.seed}
-  # Annealing has its own number of samples.
-  return scores, [row | conditions | row for row in found]
+  return scores, [row | counted for row in found]
 
 
 def score(loaded, sources, targets, settings: Settings) -> Scores:
@@ -187,22 +190,22 @@ def score(loaded, sources, targets, settings: Settings) -> Scores:
 
 
 def rows(
-  scores: Scores, settings: Settings, references: list[str], cut: bool
+  scores: Scores, settings: Settings, references: list[str] | None
 ) -> list[dict]:
-  """Returns figures of a corpus.
-
-  Args:
-    scores: of n sentences.
-    settings: that they were scored with.
-    references: n lines, as they stand in the corpus.
-    cut: whether references were scored in part, which leaves no sense to
-      bits per byte.
-  """
-  estimate, more = scores.estimate, {}
+  """Returns figures of a corpus; without `references` no bits per byte."""
+  estimate, annealed, more = scores.estimate, scores.annealed, {}
   if not scores.exact:
-    more["iwae"] = _noise(estimate) | _sweep(estimate)
-  if scores.annealed is not None:
-    more["annealed"] = _noise(scores.annealed) | _annealing(scores, settings)
+    sweep = [
+      metrics.per_token(v, estimate.num_tokens) for v in estimate.sweep.T
+    ]
+    more["iwae"] = _noise(estimate) | {"sweep": sweep}
+  if annealed is not None:
+    more["annealed"] = _noise(annealed) | {
+      "samples": settings.chains,
+      "temperatures": settings.temperatures,
+      "leapfrog": settings.leapfrog,
+      "acceptance_mean": float(np.mean(annealed.acceptance)),
+    }
   result = []
   for name, by_length in scores.nats().items():
     for length, nats in by_length.items():
@@ -213,7 +216,7 @@ def rows(
         "length": length,
         "nats_per_sentence": metrics.per_sentence(nats),
       }
-      if not cut:
+      if references is not None:
         row["bits_per_byte"] = metrics.bits_per_byte(nats, references)
       result.append(row | more.get(name, {}))
   if not scores.exact:
@@ -236,28 +239,8 @@ def _noise(estimate: Estimate | AnnealedEstimate) -> dict:
   }
 
 
-def _sweep(estimate: Estimate) -> dict:
-  """Gives nats per token at K, K/2, K/4, ... samples."""
-  tokens = estimate.num_tokens
-  return {"sweep": [metrics.per_token(v, tokens) for v in estimate.sweep.T]}
-
-
-def _annealing(scores: Scores, settings: Settings) -> dict:
-  return {
-    "samples": settings.chains,
-    "temperatures": settings.temperatures,
-    "leapfrog": settings.leapfrog,
-    "acceptance_mean": float(np.mean(scores.annealed.acceptance)),
-  }
-
-
 def truth_results(scores: Scores, truth: np.ndarray) -> list[dict]:
-  """Returns rows that pair every estimator, length paid, with the truth.
-
-  Args:
-    scores: of n sentences.
-    truth: float[n], log p(y|x) in nats.
-  """
+  """Pairs every estimator, length paid, with float[n], the true log p(y|x)."""
   result, tokens = [], scores.estimate.num_tokens
   for name, by_length in scores.nats().items():
     nats = by_length["paid"]
@@ -279,11 +262,7 @@ def truth_results(scores: Scores, truth: np.ndarray) -> list[dict]:
 def counts(model, estimate: Estimate, source: list, target: list) -> dict:
   """Counts what was scored, and what of it was out of the ordinary.
 
-  Args:
-    model: that scored.
-    estimate: of n sentences.
-    source: n lists of ids, with EOS, before any are cut.
-    target: n lists of ids.
+  `source` and `target` are n lists of ids, with EOS, before any are cut.
   """
   x, y = (np.array([len(ids) for ids in side]) for side in (source, target))
   limit = model.config.transformer.max_length
@@ -303,20 +282,19 @@ def counts(model, estimate: Estimate, source: list, target: list) -> dict:
 
 def warn(counted: dict, limit: int) -> None:
   """Says on stderr what of the corpus the figures are not of."""
-  lines = []
   if counted["truncated"]:
-    lines.append(
+    print(
       f"{counted['truncated']:,} of {counted['sentences']:,} pairs were cut to"
-      f" {limit} tokens a side."
+      f" {limit} tokens a side.",
+      file=sys.stderr,
     )
   if counted["unknown"]:
-    lines.append(
+    print(
       f"{counted['unknown']:,} of {counted['tokens']:,} tokens of the"
       " references are unknown to the vocabulary: which characters they stand"
-      " for is paid for neither in nats nor in bits/byte."
+      " for is paid for neither in nats nor in bits/byte.",
+      file=sys.stderr,
     )
-  for line in lines:
-    print(line, file=sys.stderr)
 
 
 def show(row: dict) -> None:
@@ -328,17 +306,6 @@ def show(row: dict) -> None:
   elif row["metric"] == "difference_to_truth" and row["standard_error"]:
     line += f" +- {row['standard_error']:.4f} nats per sentence"
   print(line)
-
-
-def write(
-  run: RunDirectory, split: str, step: int, settings: Settings, scores: Scores
-) -> None:
-  """Writes the values of each sentence."""
-  columns = vars(scores.estimate)
-  if scores.annealed is not None:
-    columns = columns | {"annealed": scores.annealed.log_likelihood}
-  told = {"samples": settings.samples, "seed": settings.seed}
-  run.write_likelihood(split, step, **columns, **told)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import numpy as np
 
 from latentnmt import checkpoint, decode, likelihood, metrics, models, zoo
 from latentnmt.closed_forms import VOCAB_SIZE, LinearGaussian, Mixture
-from latentnmt.data import PreparedData
+from latentnmt.data import PreparedData, TokenStore
 from latentnmt.errors import InputError
 from latentnmt.experiments import app, hardware, loading, shared_flags
 from latentnmt.runs import RunDirectory
@@ -81,53 +81,9 @@ _KL = 1.5  # nats per token that the latents of the closed forms carry
 _VOCAB_SIZE = 1000  # of the random Transformer
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """A line of the table.
-
-  Attributes:
-    subject: what was scored.
-    estimator: by which estimator.
-    value: nats per token.
-    truth: nats per token; None where it is not known.
-    noise: standard error of `value`; None where it is not known.
-    ess: mean effective sample size.
-    budget: K.
-    seconds: taken, compilation included; None for what came along.
-  """
-
-  subject: str
-  estimator: str
-  value: float
-  truth: float | None = None
-  noise: float | None = None
-  ess: float | None = None
-  budget: str = ""
-  seconds: float | None = None
-
-  def __str__(self):
-    error = None if self.truth is None else self.value - self.truth
-    cells = [
-      self.subject,
-      self.estimator,
-      f"{self.value:.4f}",
-      _cell(self.truth, ".4f"),
-      _cell(error, "+.4f"),
-      _cell(self.noise, ".4f"),
-      _cell(self.ess, ".1f"),
-      self.budget,
-      _cell(self.seconds, ".1f"),
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
 _HEADER = """
 | sentences of | estimator | nats/token | truth | error | +- | ESS | K | s |
 |---|---|---:|---:|---:|---:|---:|---:|---:|""".lstrip()
-
-
-def _cell(value: float | None, form: str) -> str:
-  return "" if value is None else format(value, form)
 
 
 def main(argv):
@@ -161,7 +117,7 @@ def main(argv):
 
 def _of_known_models(
   widths: Iterable[int], shape: tuple[int, int], settings: Settings
-) -> Iterator[Row]:
+) -> Iterator[str]:
   for channels in widths:
     # Such that KL(posterior || prior) is _KL for each token.
     noise = math.expm1(2 * _KL / channels) ** -0.5
@@ -184,7 +140,7 @@ def _of_known_models(
   yield from _of_random_transformer(shape, settings)
 
 
-def _of_random_transformer(shape, settings: Settings) -> Iterator[Row]:
+def _of_random_transformer(shape, settings: Settings) -> Iterator[str]:
   model = models.build(zoo.config("gauss_tiny", vocab_size=_VOCAB_SIZE))
   batch = _random_batch(_VOCAB_SIZE, shape, settings.seed)
   init = jax.jit(models.init_params, static_argnums=0)
@@ -197,33 +153,27 @@ def _of_random_transformer(shape, settings: Settings) -> Iterator[Row]:
 def _of_run(
   run: RunDirectory, step: int, data: PreparedData, split: str, count: int,
   settings: Settings,
-) -> Iterator[Row]:  # fmt: skip
+) -> Iterator[str]:  # fmt: skip
   model, params, tokenizer = checkpoint.load(run, step)
   if model.exact:
     raise InputError(
       f"{run}: there is nothing to estimate, its model is exact."
     )
-  lines = data.sources(split)[:count], data.targets(split)[:count]
-  batch = Batch(
-    *(
-      _pad(decode.encode_lines(model, tokenizer, side, False, name))
-      for side, name in zip(lines, ("source", "target"), strict=True)
+  x, y = (
+    decode.encode_lines(model, tokenizer, lines[:count], False, side)
+    for lines, side in (
+      (data.sources(split), "source"),
+      (data.targets(split), "target"),
     )
   )
+  store = TokenStore.from_sequences(x, y)
+  batch = store.gather(np.arange(len(x)), *store.lengths.max(axis=0))
   drawn, exact = likelihood.simulate(model, params, batch, settings.key(2))
   yield from _compare("the model's own", settings, model, params, drawn, exact)
   truth = data.log_probs(split)
   if truth is not None:
-    name = f"{split}, length paid"
-    scored = settings, model, params, batch
-    yield from _compare(name, *scored, truth=truth[:count])
-
-
-def _pad(sequences) -> jax.Array:
-  """Returns int32[n, T] of n lists of ids."""
-  size = max(map(len, sequences))
-  rows = [list(ids) + [0] * (size - len(ids)) for ids in sequences]
-  return jnp.array(rows, jnp.int32)
+    name, truth = f"{split}, length paid", truth[:count]
+    yield from _compare(name, settings, model, params, batch, truth=truth)
 
 
 def _random_batch(vocab_size: int, shape: tuple[int, int], seed: int) -> Batch:
@@ -234,8 +184,8 @@ def _random_batch(vocab_size: int, shape: tuple[int, int], seed: int) -> Batch:
 
 def _compare(
   subject, settings: Settings, model, params, batch, exact=None, truth=None
-) -> Iterator[Row]:
-  """Gives rows of every estimator.
+) -> Iterator[str]:
+  """Yields lines of every estimator.
 
   Args:
     subject: a name for the sentences.
@@ -251,22 +201,27 @@ def _compare(
   estimate, seconds = run(likelihood.log_likelihood, samples=settings.samples)
   corpus = exact is None
   count = estimate.num_tokens if corpus else estimate.num_positions
+  known = None if truth is None else metrics.per_token(truth, count)
 
-  def row(name, nats: Nats, *rest) -> Row:
-    value = nats if corpus else estimate.length_given(nats)
-    known = None if truth is None else metrics.per_token(truth, count)
-    return Row(subject, name, metrics.per_token(value, count), known, *rest)
+  def line(name, nats: Nats, noise=None, ess=None, budget="", seconds=None):
+    nats = nats if corpus else estimate.length_given(nats)
+    value = metrics.per_token(nats, count)
+    error = None if known is None else value - known
+    numbers = (value, ".4f"), (known, ".4f"), (error, "+.4f"), (noise, ".4f")
+    cells = [_cell(*number) for number in (*numbers, (ess, ".1f"))]
+    cells = [subject, name, *cells, budget, _cell(seconds, ".1f")]
+    return f"| {' | '.join(cells)} |"
 
-  def noisy(name, found: Estimate | AnnealedEstimate, *rest) -> Row:
+  def noisy(name, found: Estimate | AnnealedEstimate, *rest) -> str:
     variance = np.square(found.standard_error, dtype=np.float64)
     noise = math.sqrt(variance.sum()) / float(np.sum(count))
     ess = float(np.mean(found.ess[found.num_positions > 0]))
-    return row(name, found.log_likelihood, noise, ess, *rest)
+    return line(name, found.log_likelihood, noise, ess, *rest)
 
-  yield row("elbo", estimate.elbo)
+  yield line("elbo", estimate.elbo)
   yield noisy("iwae", estimate, f"{settings.samples}", seconds)
   extrapolated = np.asarray(likelihood.extrapolate(estimate.sweep))
-  yield row("extrapolated (no bound)", extrapolated)
+  yield line("extrapolated (no bound)", extrapolated)
   anneal = functools.partial(run, likelihood.annealed, **settings.annealing)
   budget = " x ".join(map(str, settings.annealing.values()))
   found, seconds = anneal()
@@ -276,11 +231,14 @@ def _compare(
     yield noisy("annealed in reverse", found, budget, seconds)
 
 
+def _cell(value: float | None, form: str) -> str:
+  return "" if value is None else format(value, form)
+
+
 def _timed(key, model, params, batch, score: Callable, **arguments):
   """Returns an estimate on the host, and the seconds it took."""
   start = time.perf_counter()
-  estimate = score(model, params, batch, key, **arguments)
-  estimate = jax.device_get(estimate)
+  estimate = jax.device_get(score(model, params, batch, key, **arguments))
   return estimate, time.perf_counter() - start
 
 

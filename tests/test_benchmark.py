@@ -23,10 +23,8 @@ from latentnmt.experiments.benchmark import (
   table,
 )
 from latentnmt.experiments.benchmark.workloads import (
-  Subject,
   decoding,
-  of_median_length,
-  random_subject,
+  subjects,
   training,
 )
 from latentnmt.types import EOS, PAD, Batch
@@ -116,7 +114,9 @@ def test_products_are_most_of_what_xla_counts(preset):
 def test_training_reads_each_weight_forward_and_twice_backward():
   config = zoo.config("gauss_tiny", vocab_size=V)
   batch = Batch(*np.ones((2, 2, 4), np.int32))
-  own = Subject(ExperimentConfig(config, TrainConfig()), batch, "random")
+  own = subjects.Subject(
+    ExperimentConfig(config, TrainConfig()), batch, "random"
+  )
   params = models.abstract_params(own.model)
   work = training.work(own, params, batch)
   expected = 3 * 4 * models.num_parameters(config)
@@ -141,7 +141,9 @@ def subject(preset, length=5):
   config = zoo.config(preset, vocab_size=V)
   if preset != "transformer_tiny":
     config = dataclasses.replace(config, posterior_gain=2.0)
-  return random_subject(ExperimentConfig(config, TrainConfig()), 4, 3, length)
+  return subjects.random_subject(
+    ExperimentConfig(config, TrainConfig()), 4, 3, length
+  )
 
 
 def test_a_beam_of_fixed_length_takes_as_many_steps():
@@ -180,7 +182,7 @@ def test_decoding_of_random_weights_says_its_steps():
 def test_pairs_of_median_length():
   x = [[2] * n + [EOS] for n in (1, 7, 8, 9, 30)]
   y = [[3] * n + [EOS] for n in (9, 9, 2, 4, 9)]
-  batch = of_median_length(x, y)
+  batch = subjects.of_median_length(x, y)
   assert batch.x.shape == (2, 16) and batch.y.shape == (2, 5)
   assert (batch.x != PAD).sum(axis=1).tolist() == [9, 10]
   assert (batch.y != PAD).sum(axis=1).tolist() == [3, 5]

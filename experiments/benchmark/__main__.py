@@ -48,14 +48,13 @@ from latentnmt.errors import InputError
 from latentnmt.experiments import app, hardware, loading, shared_flags
 from latentnmt.experiments.benchmark import baselines, roofline, suites, table
 from latentnmt.experiments.benchmark.workloads import (
-  Subject,
   decoding,
   likelihood,
-  of_median_length,
-  random_subject,
+  subjects,
   timing,
   training,
 )
+from latentnmt.experiments.benchmark.workloads.subjects import Subject
 from latentnmt.runs import Result, RunDirectory
 from latentnmt.train import quick_method
 
@@ -95,9 +94,7 @@ _SUITE = flags.DEFINE_enum(
   "suite", None, list(suites.SUITES), "A whole table of measurements."
 )
 # What may be given with --suite, for all that it measures.
-_COMMON = (
-  "vocab_size source_length target_length repeats train_tokens samples set"
-).split()
+_COMMON = [_VOCAB_SIZE, *_LENGTHS, _REPEATS, _TRAIN_TOKENS, _SAMPLES, _SET]
 _USUAL = "beam4", "delta0", "delta1", "delta4"
 
 
@@ -122,9 +119,8 @@ def main(argv):
   run = RunDirectory(_RUN.value) if _RUN.value else None
   if _SUITE.value:
     suite = _SUITE.value, _BASELINES.value, _PRESET.value
-    given = [flags.FLAGS[n] for n in _COMMON if flags.FLAGS[n].present]
-    lines = [line for flag in given for line in flag.serialize().split("\n")]
-    _report(suites.run(*suite, lines), run)
+    given = [flags.FLAGS[f.name].serialize() for f in _COMMON if f.present]
+    _report(suites.run(*suite, "\n".join(given).splitlines()), run)
     return
   plan = Plan(
     _SYSTEM.value, _TASKS.value, _METHODS.value, _BATCH_SIZES.value,
@@ -138,7 +134,7 @@ def main(argv):
     config, name = _preset(_PRESET.value, _VOCAB_SIZE.value), _PRESET.value
     config = override(config, *_SET.value)
     lengths = [flag.value for flag in _LENGTHS]
-    make = functools.partial(random_subject, config, 256, *lengths)
+    make = functools.partial(subjects.random_subject, config, 256, *lengths)
   others = baselines.SYSTEMS if _BASELINES.value else ()
   if others or plan.system in baselines.SYSTEMS:
     baselines.check_config(config.model)
@@ -166,9 +162,8 @@ def _check_flags() -> None:
     if not _DATA.value:
       raise InputError("Give --data for the sentences to decode with --run.")
   else:
-    shared_flags.refuse(
-      ["data", "split", "checkpoint", "teacher"], "is for --run"
-    )
+    names = "data split checkpoint teacher"
+    shared_flags.refuse(names.split(), "is for --run")
   if _SUITE.value:
     names = "tasks methods batch_sizes batches system machine"
     shared_flags.refuse(names.split(), "is what --suite chooses")
@@ -197,58 +192,43 @@ def _report(found: Iterable[dict], run: RunDirectory | None) -> None:
 def _measured(
   plan: Plan, name: str, sizes: TransformerConfig, make, apart: bool
 ) -> Iterator[dict]:
-  """Yields what this process measures.
+  """Yields what this process measures of a model, after the machine.
 
-  Args:
-    plan: what that is.
-    name: of the model.
-    sizes: of the model.
-    make: makes the `Subject`.
-    apart: whether another process measures the machine.
+  `make` makes the `Subject`; `apart` leaves the machine to another process.
   """
-  dtype, device = sizes.operand_dtype, hardware.device_description()
-  about = {"matmul_dtype": dtype}
+  dtype, about = sizes.operand_dtype, {"matmul_dtype": sizes.operand_dtype}
+  if apart and "machine" not in plan.tasks:
+    # Before this process starts a backend, which takes an accelerator's memory.
+    rounded = f"--set=model.transformer.matmul_dtype={dtype}"
+    yield from suites.child([*suites.MACHINE, rounded])
+  device = hardware.device_description()
   if "machine" in plan.tasks:
     machine = dataclasses.asdict(roofline.measure_machine(dtype))
     yield {"metric": "machine", **machine, **about, "device": device}
-  elif apart:
-    # Before this process takes memory.
-    rounded = f"--set=model.transformer.matmul_dtype={dtype}"
-    yield from suites.child([*suites.MACHINE, rounded])
   about |= {"model": name, "system": plan.system, "dtype": sizes.dtype}
   subject, ours = make(), plan.system == "latentnmt"
   if ours and "decode" in plan.tasks:
     parameters = models.num_parameters(subject.config.model)
     yield {**about, "metric": "parameters", "value": parameters}
-  for row in (_ours if ours else _baseline)(subject, plan):
+  for row in _workloads(subject, plan, ours):
     peak = {"peak_bytes": timing.peak_bytes()} if ours else {}
     yield {**about, **row, **peak, "split": subject.source, "device": device}
 
 
-def _ours(subject: Subject, plan: Plan) -> Iterator[dict]:
-  for method, x in _decodings(subject, plan):
-    yield decoding.measure(subject, method, x, plan.repeats)
-  if "train" in plan.tasks:
-    yield training.measure(subject, plan.train_tokens, plan.repeats)
-  if "likelihood" in plan.tasks:
+def _workloads(subject: Subject, plan: Plan, ours: bool) -> Iterator[dict]:
+  translate, train = decoding.measure, training.measure
+  if not ours:
+    translate = functools.partial(baselines.measure_decoding, plan.system)
+    train = baselines.measure_training
+  if "decode" in plan.tasks:
+    found = methods(subject.model, plan.methods)
+    for method, size in itertools.product(found, plan.batch_sizes):
+      x = subject.batches(plan.batches, int(size))
+      yield translate(subject, method, x, plan.repeats)
+  if "train" in plan.tasks and not plan.system.startswith("ctranslate2"):
+    yield train(subject, plan.train_tokens, plan.repeats)
+  if "likelihood" in plan.tasks and ours:
     yield likelihood.measure(subject, plan.samples, 1, plan.repeats)
-
-
-def _baseline(subject: Subject, plan: Plan) -> Iterator[dict]:
-  system, repeats = plan.system, plan.repeats
-  for method, x in _decodings(subject, plan):
-    yield baselines.measure_decoding(system, subject, method, x, repeats)
-  if "train" in plan.tasks and system == "huggingface":
-    yield baselines.measure_training(subject, plan.train_tokens, repeats)
-
-
-def _decodings(subject: Subject, plan: Plan):
-  """Pairs methods with batches of each size, int32[batches, B, S]."""
-  if "decode" not in plan.tasks:
-    return []
-  found = methods(subject.model, plan.methods)
-  batches = [subject.batches(plan.batches, int(n)) for n in plan.batch_sizes]
-  return itertools.product(found, batches)
 
 
 def methods(model, names: list[str] | None) -> list[decode.Method]:
@@ -269,7 +249,7 @@ def _trained(
   model, params, tokenizer = checkpoint.load(run, step)
   ranked = loading.rankings(methods(model, names), tokenizer, teacher)
   sides = prepared.sources(split), prepared.targets(split)
-  batch = of_median_length(*map(tokenizer.encode, sides))
+  batch = subjects.of_median_length(*map(tokenizer.encode, sides))
   scores = {method: score for method, (score, _) in ranked.items()}
   return Subject(run.config(), batch, split, trained=params, scores=scores)
 

@@ -25,7 +25,7 @@ from latentnmt.config import AutoregressiveConfig, ModelConfig
 from latentnmt.decode import Beam
 from latentnmt.errors import InputError
 from latentnmt.experiments.benchmark.workloads import decoding, training
-from latentnmt.experiments.benchmark.workloads.subject import Subject
+from latentnmt.experiments.benchmark.workloads.subjects import Subject
 from latentnmt.experiments.benchmark.workloads.timing import timed
 from latentnmt.inference import variables
 from latentnmt.models import num_parameters
@@ -37,11 +37,7 @@ _PACKAGES = ("ctranslate2", "torch", "transformers")
 
 
 def check() -> None:
-  """Refuses to compare without the baselines.
-
-  Raises:
-    InputError: names those that are not installed.
-  """
+  """Raises InputError, with their names, if baselines are not installed."""
   missing = [name for name in _PACKAGES if not importlib.util.find_spec(name)]
   if missing:
     raise InputError(
@@ -51,11 +47,7 @@ def check() -> None:
 
 
 def check_config(config: ModelConfig) -> None:
-  """Refuses models that the baselines do not have.
-
-  Raises:
-    InputError: for one that is not autoregressive, or rounds to bfloat16.
-  """
+  """Raises InputError for models that the baselines do not have."""
   if config.family != "autoregressive":
     raise InputError(
       "--baselines are autoregressive; give a transformer preset."
@@ -74,11 +66,9 @@ def measure_decoding(
     RuntimeError: if it did not decode as many steps.
   """
   make = _marian_calls if system == "huggingface" else _ctranslate2_calls
-  with tempfile.TemporaryDirectory() as folder:
-    calls, about = make(system, subject, method, x, folder)
-    times, threads = _quickest(
-      calls, repeats, f"{system} {method} x {x.shape[1]}"
-    )
+  calls, about = make(system, subject, method, x)
+  desc = f"{system} {method} x {x.shape[1]}"
+  times, threads = _quickest(calls, repeats, desc)
   length = subject.length
   steps = {"target_length": length, "steps": length, "threads": threads}
   return decoding.row(times, method, x) | steps | about
@@ -104,19 +94,18 @@ def _quickest(calls: dict[str, Callable], repeats: int, desc: str):
 
 
 def _ctranslate2_calls(
-  system: str, subject: Subject, method: Beam, x: np.ndarray, folder: str
+  system: str, subject: Subject, method: Beam, x: np.ndarray
 ) -> tuple[dict[str, Callable], dict]:
   """Calls that translate int32[batches, B, S], by workers x their threads."""
   import ctranslate2
 
   dtype = system.partition("-")[2]
-  parameters = convert(subject.config.model, subject.params, folder)
   cores, size, length = os.cpu_count(), x.shape[1], subject.length
   batches = [[[str(i) for i in row] for row in batch] for batch in x]
 
   def call(workers: int, threads: int):
     translator = ctranslate2.Translator(
-      folder, "cpu", compute_type=dtype,
+      folder, compute_type=dtype,
       inter_threads=workers, intra_threads=threads,
     )  # fmt: skip
     options = dict(
@@ -130,11 +119,13 @@ def _ctranslate2_calls(
       for found in translator.translate_batch(batch, **options)
     ]
 
-  calls = {
-    f"{workers} x {threads}": call(workers, threads)
-    for workers in ({1, cores} if size > 1 else {1})
-    for threads in {1, cores // workers}
-  }
+  with tempfile.TemporaryDirectory() as folder:
+    parameters = convert(subject.config.model, subject.params, folder)
+    calls = {
+      f"{workers} x {threads}": call(workers, threads)
+      for workers in ({1, cores} if size > 1 else {1})
+      for threads in {1, cores // workers}
+    }
   lengths = [len(h) for r in calls["1 x 1"]() for h in r.hypotheses]
   _check_steps("CTranslate2", lengths, length)
   version = f"ctranslate2 {ctranslate2.__version__}"
@@ -146,13 +137,8 @@ def convert(config: AutoregressiveConfig, params, folder: str) -> int:
 
   Its tokens are the decimal numbers of ours, EOS is "1".
 
-  Args:
-    config: of the model.
-    params: of the model, or what `models.for_inference` made of them.
-    folder: to write to.
-
-  Returns:
-    The number of its parameters.
+  `params` are the model's, or what `models.for_inference` made of them. Returns
+  how many there are.
   """
   from ctranslate2.specs import TransformerSpec
 
@@ -197,10 +183,8 @@ def _convert_stack(spec, params, sizes) -> None:
       for linear, weight in zip(layer.attention.linear, weights, strict=True):
         linear.weight = weight
     _convert_norm(layer.ffn.layer_norm, own["feed_forward_norm"])
-    for linear, name in (
-      (layer.ffn.linear_0, "hidden"),
-      (layer.ffn.linear_1, "out"),
-    ):
+    for place, name in enumerate(("hidden", "out")):
+      linear = getattr(layer.ffn, f"linear_{place}")
       dense = own["feed_forward"][name]
       linear.weight = np.ascontiguousarray(dense["kernel"].T)
       linear.bias = dense["bias"]
@@ -233,8 +217,7 @@ def _marian(config: AutoregressiveConfig):
       vocab_size=sizes.vocab_size, d_model=sizes.width,
       encoder_layers=config.encoder_layers, encoder_ffn_dim=sizes.hidden,
       decoder_layers=config.decoder_layers, decoder_ffn_dim=sizes.hidden,
-      encoder_attention_heads=sizes.heads,
-      decoder_attention_heads=sizes.heads,
+      encoder_attention_heads=sizes.heads, decoder_attention_heads=sizes.heads,
       max_position_embeddings=sizes.max_length, scale_embedding=True,
       activation_function="relu", activation_dropout=sizes.hidden_dropout,
       dropout=sizes.dropout, attention_dropout=sizes.attention_dropout,
@@ -267,12 +250,12 @@ def _threads(call: Callable) -> dict[str, Callable]:
 
 
 def _marian_calls(
-  system: str, subject: Subject, method: Beam, x: np.ndarray, folder: str
+  system: str, subject: Subject, method: Beam, x: np.ndarray
 ) -> tuple[dict[str, Callable], dict]:
   """Calls that translate int32[batches, B, S], by their threads."""
   import torch
 
-  del system, folder
+  del system  # the only one
   model, about = _marian(subject.config.model)
   model.eval()
   batches, passes = torch.from_numpy(np.int64(x)), []

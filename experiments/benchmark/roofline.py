@@ -27,20 +27,14 @@ from latentnmt.types import Params
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """Matrix products of a program.
-
-  Attributes:
-    flops: floating-point operations, two for each multiplication.
-    weight_bytes: of the parameters among their operands.
-  """
+  """Matrix products: two operations a multiplication, bytes of parameters."""
 
   flops: int = 0
   weight_bytes: int = 0
 
   def __add__(self, other: "Work") -> "Work":
-    return Work(
-      self.flops + other.flops, self.weight_bytes + other.weight_bytes
-    )
+    weight_bytes = self.weight_bytes + other.weight_bytes
+    return Work(self.flops + other.flops, weight_bytes)
 
 
 def count(function: Callable, params: Params, *args, trips: int = 1) -> Work:
@@ -60,14 +54,10 @@ def count(function: Callable, params: Params, *args, trips: int = 1) -> Work:
 
 @dataclasses.dataclass(frozen=True)
 class _Mark:
-  """A value of a program, and the loops that make it.
+  """A value of a program, and the loops that make it."""
 
-  Attributes:
-    weight: whether it is made of parameters alone.
-    loops: those in which it changes, each with how often it goes round.
-  """
-
-  weight: bool = False
+  weight: bool = False  # whether it is made of parameters alone
+  # Those in which it changes, each with how often it goes round.
   loops: frozenset[tuple[int, int]] = frozenset()
 
   def within(self, loop: tuple[int, int]) -> "_Mark":
@@ -188,37 +178,32 @@ def measure_machine(dtype: str, sizes: Sequence[int] = ()) -> Machine:
   """Measures the machine, in some seconds.
 
   Of several ways to do the same the fastest counts, on a CPU in float32
-  NumPy's too: a peak is what anything reaches.
-
-  Args:
-    dtype: of the matrices.
-    sizes: their numbers of rows; by default such as keep a device busy.
+  NumPy's too: a peak is what anything reaches. Matrices of `dtype` have `sizes`
+  rows, by default such as keep a device busy.
   """
   cpu = jax.default_backend() == "cpu"
   sizes = sizes or ((2048, 4096) if cpu else (8192, 16384))
   square = jax.jit(
     lambda a: jnp.matmul(a, a, preferred_element_type=jnp.float32)
   )
-  flops, moved = [], []
+  flops = []
   for size in sizes:
-    a = jnp.ones((size, size), dtype)
-    flops.append(2 * size**3 / _fastest(lambda a=a: square(a)))
+    seconds = [_fastest(square, jnp.ones((size, size), dtype))]
     if cpu and dtype == "float32":
-      b = np.ones((size, size), dtype)
-      flops.append(2 * size**3 / _fastest(lambda b=b: b @ b))
+      seconds.append(_fastest(lambda a: a @ a, np.ones((size, size), dtype)))
+    flops.append(2 * size**3 / min(seconds))
   a = jnp.ones((sizes[-1], 4 * sizes[-1]), jnp.float32)
   double, sums = jax.jit(lambda a: a * 2), jax.jit(lambda a, v: a @ v)
   ones = jnp.ones(a.shape[1:])
-  moved.append(2 * a.nbytes / _fastest(lambda: double(a)))
-  moved.append(a.nbytes / _fastest(lambda: sums(a, ones)))
+  moved = 2 * a.nbytes / _fastest(double, a), a.nbytes / _fastest(sums, a, ones)
   return Machine(max(flops), max(moved))
 
 
-def _fastest(call: Callable, repeats: int = 5) -> float:
+def _fastest(call: Callable, *args, repeats: int = 5) -> float:
   """Times several calls, after one that warms up; seconds of the fastest."""
   seconds = []
   for _ in range(repeats + 1):
     start = time.perf_counter()
-    jax.block_until_ready(call())
+    jax.block_until_ready(call(*args))
     seconds.append(time.perf_counter() - start)
   return min(seconds[1:])

@@ -1,11 +1,11 @@
 """Suites: processes that `benchmark --suite` starts one after the other."""
 
 from collections.abc import Iterator, Sequence
-import dataclasses
 import json
 import subprocess
 import sys
 import tempfile
+from typing import NamedTuple
 
 from latentnmt import zoo
 from latentnmt.experiments.benchmark import baselines
@@ -17,18 +17,11 @@ _DTYPE = "set=model.transformer.dtype=bfloat16"
 _ROUNDED = "set=model.transformer.matmul_dtype=bfloat16"
 
 
-@dataclasses.dataclass(frozen=True)
-class Process:
-  """One process of a suite.
-
-  Attributes:
-    flags: of `benchmark`.
-    cached: whether to start it twice, with a compilation cache that is empty
-      at first.
-  """
+class Process(NamedTuple):
+  """One process of a suite: flags of `benchmark`."""
 
   flags: tuple[str, ...]
-  cached: bool = False
+  cached: bool = False  # whether to start it again, with its compiled programs
 
 
 def _process(text: str, cached: bool = False) -> Process:

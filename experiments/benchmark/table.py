@@ -15,9 +15,7 @@ _UNITS = {
 def beside_roofline(row: dict, machines: dict[str, Machine]) -> dict:
   """Returns a row with "roofline_seconds" and "utilisation", where known.
 
-  Args:
-    row: a measurement.
-    machines: the machine by the dtype of what it multiplies.
+  `machines` are the machine by the dtype of what it multiplies.
   """
   machine = machines.get(row.get("matmul_dtype"))
   if machine is None or "flops" not in row:

@@ -1,17 +1,9 @@
 """Workloads of our own models, each measured by a function `measure`.
 
-  subject.py     a model with sentences to measure it on
+  subjects.py    a model with sentences to measure it on
   timing.py      repetitions, and what they say
   decoding.py, training.py, likelihood.py
 
 A row is a rate with its range over repetitions, the median seconds, and the
 matrix products that have to be computed at the least (see `roofline`).
 """
-
-from latentnmt.experiments.benchmark.workloads.subject import (
-  Subject,
-  of_median_length,
-  random_subject,
-)
-
-__all__ = ["Subject", "of_median_length", "random_subject"]

@@ -11,7 +11,7 @@ import numpy as np
 from latentnmt import decode
 from latentnmt.decode import Delta
 from latentnmt.experiments.benchmark.roofline import Work, count
-from latentnmt.experiments.benchmark.workloads.subject import Subject
+from latentnmt.experiments.benchmark.workloads.subjects import Subject
 from latentnmt.experiments.benchmark.workloads.timing import Times, timed
 from latentnmt.inference import variables
 from latentnmt.types import PAD, Params, Variables

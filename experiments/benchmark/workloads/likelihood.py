@@ -6,7 +6,7 @@ import jax
 
 from latentnmt import likelihood
 from latentnmt.experiments.benchmark.roofline import count
-from latentnmt.experiments.benchmark.workloads.subject import Subject
+from latentnmt.experiments.benchmark.workloads.subjects import Subject
 from latentnmt.experiments.benchmark.workloads.timing import timed
 
 

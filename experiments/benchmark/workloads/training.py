@@ -7,7 +7,7 @@ import numpy as np
 
 from latentnmt import sharding
 from latentnmt.experiments.benchmark.roofline import Work, count
-from latentnmt.experiments.benchmark.workloads.subject import Subject
+from latentnmt.experiments.benchmark.workloads.subjects import Subject
 from latentnmt.experiments.benchmark.workloads.timing import Times, timed
 from latentnmt.train import Programs, init_state
 from latentnmt.types import PAD, Batch, Params

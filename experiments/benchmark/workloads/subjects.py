@@ -17,9 +17,10 @@ import numpy as np
 
 from latentnmt import decode, models
 from latentnmt.config import ExperimentConfig
+from latentnmt.data import TokenStore
 from latentnmt.masks import round_up
 from latentnmt.models import AutoregressiveTransformer, LatentTransformer
-from latentnmt.types import EOS, PAD, Batch, Params, Variables
+from latentnmt.types import EOS, Batch, Params, Variables
 
 _STEP = 8  # lengths of sources are rounded up to a multiple
 
@@ -129,12 +130,8 @@ def random_subject(
 
 def of_median_length(x: list[list[int]], y: list[list[int]]) -> Batch:
   """Returns the pairs whose source length rounds up as the median does."""
-  lengths = np.array([round_up(len(ids), _STEP) for ids in x])
-  size = np.quantile(lengths, 0.5, method="inverted_cdf")
-  chosen = np.flatnonzero(lengths == size)
-
-  def padded(sentences, size):
-    rows = [sentences[i] + [PAD] * (size - len(sentences[i])) for i in chosen]
-    return np.array(rows, np.int32)
-
-  return Batch(padded(x, int(size)), padded(y, max(len(y[i]) for i in chosen)))
+  store = TokenStore.from_sequences(x, y)
+  rounded = round_up(store.lengths[:, 0], _STEP)
+  size = np.quantile(rounded, 0.5, method="inverted_cdf")
+  chosen = np.flatnonzero(rounded == size)
+  return store.gather(chosen, size, store.lengths[chosen, 1].max())
