@@ -3,6 +3,8 @@
 Source, target and softmax share the table.
 """
 
+import functools
+
 from flax import linen as nn
 import jax
 from jax import lax
@@ -40,7 +42,7 @@ class Embedding(nn.Module):
 
   def logits(self, states: Array) -> Array:
     """Computes float32[..., V] of float[..., D]."""
-    return _logits(*self._operands(states))
+    return _logits(*self.operands(states))
 
   def log_probs(self, states: Array, tokens: Tokens) -> tuple[Array, Array]:
     """Returns the log-probability of each token, and its mean over V tokens.
@@ -52,7 +54,7 @@ class Embedding(nn.Module):
     Returns:
       float32[B, T] and float32[B, T], in nats per token.
     """
-    dtype, operands = self.config.operand_dtype, self._operands(states)
+    dtype, operands = self.config.operand_dtype, self.operands(states)
     normaliser = log_normaliser(*operands)  # [B, T]
     # It alone needs all V logits. The token's own logit and the mean are a dot
     # product each, of the very numbers that the normaliser sees: with others,
@@ -71,30 +73,10 @@ class Embedding(nn.Module):
     Returns:
       int32[B, T] and float32[B, T], in nats per token.
     """
-    states, table = self._operands(states)
-    vocab, positions = len(table), states.shape[0] * states.shape[1]
+    token, logit, normaliser = likeliest(*self.operands(states))
+    return token, logit - normaliser
 
-    def part(rows_tokens):
-      rows, tokens = rows_tokens
-      logits = _part_logits(states, rows, tokens, vocab)
-      normaliser = nn.logsumexp(logits, axis=-1)
-      # PAD is the first of the first part: it counts in the sum, never wins.
-      first = jnp.where(tokens[0] == PAD, -jnp.inf, logits[..., 0])
-      allowed = logits.at[..., 0].set(first)
-      best = jnp.max(allowed, axis=-1)
-      # Not argmax: two plain reductions are fast on every device, it is not.
-      at_best = allowed == best[..., None]
-      token = jnp.where(at_best, tokens[None, None], vocab - 1)
-      token = jnp.min(token, axis=-1)
-      return best, token, normaliser
-
-    parts = _parts(table, max(VOCAB_CHUNK, _FEW_LOGITS // positions))
-    best, token, normaliser = lax.map(part, parts)  # [n, B, T]
-    first = jnp.argmax(best, axis=0)[None]  # of equal numbers the first
-    token = jnp.take_along_axis(token, first, axis=0)[0]
-    return token, jnp.max(best, axis=0) - nn.logsumexp(normaliser, axis=0)
-
-  def _operands(self, states: Array) -> tuple[Array, Array]:
+  def operands(self, states: Array) -> tuple[Array, Array]:
     """Returns states and table as products see them."""
     dtype, rounded = self.config.operand_dtype, None
     if dtype != "float32":  # of a finished model, rounded once for all
@@ -111,24 +93,71 @@ def _logits(states: Array, table: Array) -> Array:
   return logits.reshape(*states.shape[:-1], -1)
 
 
-@jax.custom_vjp
-def log_normaliser(states: Array, table: Array) -> Array:
+def likeliest(
+  states: Array, table: Array, first: int = 0
+) -> tuple[Tokens, Array, Array]:
+  """Returns the likeliest token but PAD, its logit and the log-normaliser.
+
+  Args:
+    states: float[B, T, D].
+    table: float[V, D].
+    first: rows of the table before this are of no token.
+
+  Returns:
+    int32[B, T], float32[B, T] and float32[B, T].
+  """
+  vocab, positions = len(table), states.shape[0] * states.shape[1]
+
+  def part(rows_tokens):
+    rows, tokens = rows_tokens
+    logits = part_logits(states, rows, tokens, vocab, first)
+    normaliser = nn.logsumexp(logits, axis=-1)
+    # PAD is the first of the first part: it counts in the sum, never wins.
+    pad = jnp.where(tokens[0] == PAD, -jnp.inf, logits[..., 0])
+    allowed = logits.at[..., 0].set(pad) if first == PAD else logits
+    best = jnp.max(allowed, axis=-1)
+    # Not argmax: two plain reductions are fast on every device, it is not.
+    at_best = allowed == best[..., None]
+    token = jnp.where(at_best, tokens[None, None], vocab - 1)
+    token = jnp.min(token, axis=-1)
+    return best, token, normaliser
+
+  best, token, normaliser = lax.map(part, few_parts(table, positions))
+  part_of_best = jnp.argmax(best, axis=0)[None]  # of equal numbers the first
+  token = jnp.take_along_axis(token, part_of_best, axis=0)[0]
+  return token, jnp.max(best, axis=0), nn.logsumexp(normaliser, axis=0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def log_normaliser(
+  states: Array, table: Array, first: int = 0, keep: bool = True
+) -> Array:
   """Computes log sum over v of exp(states . table[v]), float32[B, T].
 
   Args:
     states: float[B, T, D].
     table: float[V, D].
+    first: rows of the table before this are of no token.
+    keep: whether to keep the logits for the gradient, one float32[B, T, V];
+      if not, each part of them is computed a second time.
   """
   # A part of the vocabulary at a time. Autodiff would keep several arrays of
-  # the size of all logits; the gradient below keeps one, the logits.
-  parts = lax.map(
-    lambda part: nn.logsumexp(_part_logits(states, *part, len(table)), axis=-1),
-    _parts(table),
+  # the size of all logits; the gradient below keeps one, or none.
+  each = lax.map(
+    lambda part: nn.logsumexp(
+      part_logits(states, *part, len(table), first), axis=-1
+    ),
+    parts(table),
   )
-  return nn.logsumexp(parts, axis=0)
+  return nn.logsumexp(each, axis=0)
 
 
-def _parts(table: Array, most: int | None = None) -> tuple[Array, Array]:
+def few_parts(table: Array, positions: int) -> tuple[Array, Array]:
+  """Cuts a table as `parts` does, into fewer the fewer positions there are."""
+  return parts(table, max(VOCAB_CHUNK, _FEW_LOGITS // positions))
+
+
+def parts(table: Array, most: int | None = None) -> tuple[Array, Array]:
   """Cuts a table into float[n, V/n, D] of tokens int32[n, V/n], -1 for none."""
   vocab, width = table.shape
   count = -(-vocab // (most or VOCAB_CHUNK))
@@ -139,32 +168,34 @@ def _parts(table: Array, most: int | None = None) -> tuple[Array, Array]:
   return rows.reshape(count, size, width), tokens
 
 
-def _part_logits(
-  states: Array, rows: Array, tokens: Array, vocab: int
+def part_logits(
+  states: Array, rows: Array, tokens: Array, vocab: int, first: int = 0
 ) -> Array:
   """Computes float32[..., V/n], minus infinity where there is no token."""
   logits = _logits(states, rows)
-  if vocab % len(tokens) == 0:  # every part is full
+  if first == 0 and vocab % len(tokens) == 0:  # every part is full
     return logits
-  real = (tokens >= 0)[(None,) * (logits.ndim - 1)]
+  real = (tokens >= first)[(None,) * (logits.ndim - 1)]
   return jnp.where(real, logits, -jnp.inf)
 
 
-def _log_normaliser_forward(states, table):
+def _log_normaliser_forward(states, table, first, keep):
   def part(rows_tokens):
-    logits = _part_logits(states, *rows_tokens, len(table))  # [B, T, V/n]
-    return logits, nn.logsumexp(logits, axis=-1)
+    logits = part_logits(states, *rows_tokens, len(table), first)  # [B, T, V/n]
+    return logits if keep else None, nn.logsumexp(logits, axis=-1)
 
-  logits, parts = lax.map(part, _parts(table))
-  normaliser = nn.logsumexp(parts, axis=0)
+  logits, each = lax.map(part, parts(table))
+  normaliser = nn.logsumexp(each, axis=0)
   return normaliser, (states, table, logits, normaliser)
 
 
-def _log_normaliser_backward(residuals, gradient):
+def _log_normaliser_backward(first, keep, residuals, gradient):
   states, table, logits, normaliser = residuals
 
-  def part(d_states, rows_logits):
-    rows, logits = rows_logits
+  def part(d_states, rows_tokens_logits):
+    rows, tokens, logits = rows_tokens_logits
+    if not keep:
+      logits = part_logits(states, rows, tokens, len(table), first)
     # The gradient of a normaliser: the probabilities, here of a part.
     probs = jnp.exp(logits - normaliser[..., None]) * gradient[..., None]
     probs = probs.astype(states.dtype)  # what products of this model take
@@ -172,9 +203,8 @@ def _log_normaliser_backward(residuals, gradient):
     d_rows = matmul.einsum("btv,btd->vd", probs, states)
     return d_states, d_rows.astype(rows.dtype)
 
-  rows, _ = _parts(table)
   zeros = jnp.zeros(states.shape, jnp.float32)
-  d_states, d_rows = lax.scan(part, zeros, (rows, logits))
+  d_states, d_rows = lax.scan(part, zeros, (*parts(table), logits))
   d_table = d_rows.reshape(-1, table.shape[1])[: len(table)]  # no padding
   return d_states.astype(states.dtype), d_table
 
