@@ -18,6 +18,7 @@ LIBRARY = """
   data embedding transformer
   bijections
   priors
+  outputs
   decode
   models
   objectives schedules likelihood runs
