@@ -66,7 +66,7 @@ def check_output(output: nn.Module, key: Key) -> None:
   head = _Head(output)
   init = functools.partial(head.init, method="__call__")
   start = jax.jit(init, static_argnums=1)(keys[1], "log_prob", states, y, mask)
-  params = perturb(start, keys[2])
+  params = jax.jit(perturb)(start, keys[2])
 
   @functools.partial(jax.jit, static_argnums=0)
   def call(method, *args):
@@ -120,29 +120,32 @@ def _check_gradient(gradient, mask):
 
 def _check_unseen(call, states, y, mask, key):
   """Compares the second sentence alone with itself beside others and noise."""
-  noise = 1e3 * np.asarray(jax.random.normal(key, states.shape))
+
+  @jax.jit
+  def everything(key, states, y, mask):
+    return {
+      "log_prob": call("log_prob", states, y, mask),
+      "alignment": call("alignment", states, y, mask),
+      "best": call("best", states, mask),
+      "sample": call("sample", key, states, mask),
+    }
+
+  noise_key, key = jax.random.split(key)
+  noise = 1e3 * np.asarray(jax.random.normal(noise_key, states.shape))
   noisy = np.where(mask[..., None], states, noise)
-  keys = fold_in_each(key, jnp.arange(len(y)))
+  keys = fold_in_each(key, np.arange(len(y)))
   positions, tokens = mask[1].sum(), (y[1] != PAD).sum()
   own = slice(1, 2), slice(positions)
-  alone, own_y, own_mask = states[own], y[1:2, :tokens], mask[own]
-  for name, together, apart in (
-    ("log_prob", (noisy, y, mask), (alone, own_y, own_mask)),
-    ("alignment", (noisy, y, mask), (alone, own_y, own_mask)),
-    ("best", (noisy, mask), (alone, own_mask)),
-    ("sample", (keys, noisy, mask), (keys[1:2], alone, own_mask)),
-  ):
-    results = zip(
-      jax.tree.leaves(call(name, *together)),
-      jax.tree.leaves(call(name, *apart)),
-      strict=True,
-    )
-    for found, expected in results:
-      message = f"{name} sees padding or other sentences"
-      row = np.asarray(found)[1][tuple(map(slice, expected.shape[1:]))]
-      _close(row, expected[0], message)
-      empty = np.asarray(found)[2]
-      assert (empty <= 0).all(), f"{name}: {empty} of an empty row"
+  together = jax.device_get(everything(keys, noisy, y, mask))
+  apart = jax.device_get(
+    everything(keys[1:2], states[own], y[1:2, :tokens], mask[own])
+  )
+  for name, results in together.items():
+    pairs = jax.tree.leaves(results), jax.tree.leaves(apart[name])
+    for found, expected in zip(*pairs, strict=True):
+      row = found[1][tuple(map(slice, expected.shape[1:]))]
+      _close(row, expected[0], f"{name} sees padding or other sentences")
+      assert (found[2] <= 0).all(), f"{name}: {found[2]} of an empty row"
 
 
 def _all_strings(output, positions: int) -> np.ndarray:

@@ -10,14 +10,16 @@ to j.
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from latentnmt.masks import lengths, token_mask
 from latentnmt.outputs.strings import NEVER
 from latentnmt.types import Array, Mask, Nats, Tokens
 
-# Such a path has a link of e^-80 that nearly no other path needs; beyond that
-# its share of the links' gradient is cut off.
-_MOST = 80.0
+# Logs that float32 can take the exponential of, by a margin. Bands into which
+# numbers are sorted by their logs, how wide, and how many: one of them times a
+# link of e^-50 is still in that range.
+_RANGE, _BAND, _BANDS = 80.0, 30.0, 4
 
 
 def reach(y: Tokens, mask: Mask) -> Mask:
@@ -40,9 +42,8 @@ def reach(y: Tokens, mask: Mask) -> Mask:
 def log_marginal(emissions: Array, links: Array, real: Mask) -> Nats:
   """Returns log of the sum over paths, float32[B]; `NEVER` or less for none.
 
-  One product of a vector and a matrix a step, of numbers scaled to be at most
-  one. The gradient is that of the forward-backward algorithm: no array is of
-  T U U numbers.
+  One small product of matrices a step, see `_log_product`. The gradient is that
+  of the forward-backward algorithm: no array is of T U U numbers.
 
   Args:
     emissions: float32[B, T, U].
@@ -62,7 +63,7 @@ def _forward(emissions, links, real) -> tuple[Array, Array]:
 
   def step(before, now):
     emission, real = now
-    new = emission + _log(_product("bi,bij->bj", jnp.exp(before), probs))
+    new = emission + _log_product("bki,bij->bkj", before, probs)
     most = jnp.max(new, axis=1)
     new = jnp.where(real[:, None], new - most[:, None], before)
     return new, (new, jnp.where(real, most, 0))
@@ -78,8 +79,28 @@ def _start(links: Array) -> Array:
   return jnp.broadcast_to(jnp.where(first, 0.0, NEVER), links.shape[:2])
 
 
-def _log(x: Array) -> Array:
-  return jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), NEVER)
+def _log_product(formula: str, logs: Array, matrix: Array) -> Array:
+  """Returns log(exp(logs) . matrix), float32[B, U], `NEVER` for zero.
+
+  Logs may differ by more than the exponents of float32 do: those of paths that
+  come to nothing are far above those that matter where a model is sure and
+  wrong. So each band of logs is a vector of its own, scaled by the most in it.
+  A product of a few vectors takes little longer than of one.
+
+  Args:
+    formula: of [B, K, U] and the matrix.
+    logs: float32[B, U].
+    matrix: float32[B, U, U], of probabilities.
+  """
+  most = jnp.max(logs, axis=1, keepdims=True)[:, None]
+  shift = _BAND * np.arange(_BANDS, dtype=np.float32)[None, :, None]
+  scaled = (logs[:, None] - most) + shift  # [B, K, U]
+  in_band = (scaled <= 0) & ((scaled > -_BAND) | (shift == shift.max()))
+  vectors = jnp.where(in_band, jnp.exp(jnp.minimum(scaled, 0)), 0)
+  found = _product(formula, vectors, matrix)
+  positive = found > 0
+  found = jnp.where(positive, jnp.log(jnp.where(positive, found, 1)), NEVER)
+  return jax.nn.logsumexp(found - shift + most, axis=1)
 
 
 def _product(formula: str, *arrays: Array) -> Array:
@@ -96,28 +117,46 @@ def _log_marginal_forward(emissions, links, real):
 def _log_marginal_backward(residuals, gradient):
   emissions, links, real, after, scale = residuals
   probs = jnp.exp(links)
+  before = jnp.concatenate([_start(links)[None], after[:-1]])
 
   def step(ahead, now):
-    """From log of what comes after a step to that of what comes after t - 1."""
-    emission, real, after, scale = now
+    emission, real, before, after, scale = now
     total = jax.nn.logsumexp(after + ahead, axis=1, keepdims=True)
     posterior = jnp.exp(after + ahead - total)
     arrival = ahead + emission
-    most = jnp.max(arrival, axis=1, keepdims=True)
-    before = _log(_product("bij,bj->bi", probs, jnp.exp(arrival - most)))
-    # Posterior over what arrives, by which a link's share is its expectation.
-    ratio = jnp.exp(jnp.minimum(arrival - scale[:, None] - total, _MOST))
+    ratio = arrival - scale[:, None] - total
+    ahead_before = _log_product("bkj,bij->bki", arrival, probs)
+    factors = _factors(before, ratio, before + ahead_before)
     real = real[:, None]
-    found = jnp.where(real, posterior, 0), jnp.where(real, ratio, 0)
-    return jnp.where(real, before, ahead), found
+    found = jax.tree.map(lambda x: jnp.where(real, x, 0), (posterior, *factors))
+    return jnp.where(real, ahead_before, ahead), found
 
-  steps = jnp.swapaxes(emissions, 0, 1), real.T, after, scale
+  steps = jnp.swapaxes(emissions, 0, 1), real.T, before, after, scale
   zeros = jnp.zeros(links.shape[:2])
-  _, (posterior, ratio) = lax.scan(step, zeros, steps, reverse=True)
-  before = jnp.concatenate([_start(links)[None], after[:-1]])
-  uses = probs * _product("tbi,tbj->bij", jnp.exp(before), ratio)
+  _, (posterior, leave, arrive) = lax.scan(step, zeros, steps, reverse=True)
+  uses = probs * _product("tbi,tbj->bij", leave, arrive)
   gradient = gradient[:, None, None]
   return gradient * jnp.swapaxes(posterior, 0, 1), gradient * uses, None
+
+
+def _factors(before, ratio, posterior) -> tuple[Array, Array]:
+  """Returns two vectors whose outer product, times links, is the links' use.
+
+  That is exp(before_i + ratio_j), of which neither has to be in float32's
+  range. Where a path most probably is, the first is one.
+
+  Args:
+    before: float32[B, U], log of where paths are.
+    ratio: float32[B, U], log of where they are next over what arrives there.
+    posterior: float32[B, U], of the former given the targets; in logs, and but
+      for a factor.
+  """
+  likeliest = jnp.argmax(posterior, axis=1)[:, None]
+  middle = jnp.take_along_axis(before, likeliest, axis=1)
+  leave, arrive = before - middle, ratio + middle
+  return jnp.exp(jnp.minimum(leave, _RANGE)), jnp.exp(
+    jnp.minimum(arrive, _RANGE)
+  )
 
 
 log_marginal.defvjp(_log_marginal_forward, _log_marginal_backward)
