@@ -28,7 +28,7 @@ from latentnmt.outputs import (
 )
 from latentnmt.outputs.ctc_paths import Emissions
 from latentnmt.outputs.strings import NEVER
-from latentnmt.testing_outputs import check_output
+from latentnmt.testing import check_output
 from latentnmt.types import EOS, PAD
 
 KEY = jax.random.key(0)
@@ -618,8 +618,8 @@ def test_a_low_temperature_draws_what_is_likeliest(output):
 
 @pytest.fixture
 def parts(monkeypatch):
-  monkeypatch.setattr(embeddings, "PART", 4)
-  monkeypatch.setattr(embeddings, "_FEW", 1)
+  monkeypatch.setattr(embeddings, "VOCAB_CHUNK", 4)
+  monkeypatch.setattr(embeddings, "_FEW_LOGITS", 1)
 
 
 @pytest.mark.usefixtures("parts")
@@ -677,7 +677,7 @@ def test_words_in_parts_are_drawn_with_their_probabilities():
 
 @pytest.mark.parametrize("name", ["factorised", "ctc", "dag"])
 def test_no_logits_and_no_sums_over_paths_are_kept(name):
-  batch, size, positions, vocab = 3, 6, 20, 2 * embeddings.PART
+  batch, size, positions, vocab = 3, 6, 20, 2 * embeddings.VOCAB_CHUNK
   positions = size if name == "factorised" else positions
   head = Head(OUTPUTS[name], vocab, width=16)
   states = jax.ShapeDtypeStruct((batch, positions, 16), jnp.float32)
@@ -692,7 +692,7 @@ def test_no_logits_and_no_sums_over_paths_are_kept(name):
   gradient = jax.make_jaxpr(jax.grad(loss, (0, 1)))(params, states, y, mask)
   made = {math.prod(shape): shape for shape in shapes(gradient.jaxpr)}
   # The table's own gradient is the largest array there is, or a part's logits.
-  part = batch * positions * embeddings.PART
+  part = batch * positions * embeddings.VOCAB_CHUNK
   table = vocab * 16
   assert not [n for n in made if n > max(part, table)], made
   assert math.prod((batch, size, positions, positions)) not in made

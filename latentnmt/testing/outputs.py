@@ -1,4 +1,4 @@
-"""Property checks for an output of one's own: `check_output`."""
+"""Checks of the contract of outputs."""
 
 import functools
 import itertools
@@ -13,12 +13,18 @@ from latentnmt import config as cfg
 from latentnmt.embedding import Embedding
 from latentnmt.keys import fold_in_each
 from latentnmt.masks import length_mask
-from latentnmt.testing import _DRAWS, _close, _zero_mean, check_start, perturb
+from latentnmt.testing.assertions import (
+  assert_close,
+  assert_zero_mean,
+  check_start,
+)
+from latentnmt.testing.inputs import perturb
 from latentnmt.types import EOS, PAD, Key
 
 _VOCAB = 4  # two words
 _WIDTH = 8
 _MOST_STRINGS = 1 << 14
+_DRAWS = 4096
 
 
 class _Head(nn.Module):
@@ -144,7 +150,7 @@ def _check_unseen(call, states, y, mask, key):
     pairs = jax.tree.leaves(results), jax.tree.leaves(apart[name])
     for found, expected in zip(*pairs, strict=True):
       row = found[1][tuple(map(slice, expected.shape[1:]))]
-      _close(row, expected[0], f"{name} sees padding or other sentences")
+      assert_close(row, expected[0], f"{name} sees padding or other sentences")
       assert (found[2] <= 0).all(), f"{name}: {found[2]} of an empty row"
 
 
@@ -231,7 +237,9 @@ def _check_draws(call, states, keys, known: dict[tuple, float]):
 
   values = np.array(list(known.values()))
   entropy = -np.sum(np.exp(values) * values)
-  _zero_mean(log_prob[:-1] + entropy, "E[log p] of draws is not the entropy")
+  assert_zero_mean(
+    log_prob[:-1] + entropy, "E[log p] of draws is not the entropy"
+  )
   for string in sorted(known, key=known.get)[-5:]:
     hits = np.array([drawn == string for drawn in strings[:-1]], float)
-    _zero_mean(hits - np.exp(known[string]), f"sample: share of {string}")
+    assert_zero_mean(hits - np.exp(known[string]), f"sample: share of {string}")
