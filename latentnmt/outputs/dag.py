@@ -183,7 +183,7 @@ class Dag(nn.Module):
     return found, jnp.where(real, score, 0)
 
   def _most_words(self, vertices):
-    """Of an int or of int32[B]."""
+    """Returns how many words a Viterbi path may have, an int or int32[B]."""
     factor, more = _MOST_WORDS
     return stretched(vertices, factor / self.scale, more)
 
