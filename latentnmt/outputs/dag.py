@@ -163,24 +163,16 @@ class Dag(nn.Module):
     """
     links = self.links(states, mask)
     tokens, log_prob = self._inner_words(embedding, states, mask)
-    most = self._most_words(mask.shape[1]) + 1
-    emissions = jnp.broadcast_to(
-      log_prob[:, None], (len(mask), min(most, mask.shape[1]), mask.shape[1])
-    )
+    size = mask.shape[1]
+    most = min(self._most_words(size) + 1, size)  # with EOS
+    shape = len(mask), most, size
+    emissions = jnp.broadcast_to(log_prob[:, None], shape)
     scores = lattice.best_scores(emissions, links)
-    steps = jnp.arange(len(scores))
-    of_length = jax.vmap(_at_the_end, (None, 0, None))(
-      scores, jnp.broadcast_to(steps[:, None], scores.shape[:2]), mask
-    )  # [T + 1, B]
     limit = self._most_words(lengths(mask)) + 1
-    allowed = (steps[:, None] > 0) & (steps[:, None] <= limit[None])
-    ranked = of_length / jnp.maximum(steps, 1)[:, None] ** length_penalty
-    chosen = jnp.argmax(jnp.where(allowed, ranked, -jnp.inf), axis=0)
-    visited = lattice.trace_back(scores, links, mask, chosen) >= 0
-    score = jnp.take_along_axis(of_length, chosen[None], axis=0)[0]
-    real = jnp.any(mask, axis=1)
+    steps, score = _best_length(scores, mask, limit, length_penalty)
+    visited = lattice.trace_back(scores, links, mask, steps) >= 0
     found = strings(tokens, visited & _inner(mask), mask)
-    return found, jnp.where(real, score, 0)
+    return found, jnp.where(jnp.any(mask, axis=1), score, 0)
 
   def _most_words(self, vertices):
     """Returns how many words a Viterbi path may have, an int or int32[B]."""
@@ -218,6 +210,26 @@ def _emissions(embedding, states, y, mask) -> Array:
   own = words.own_logits(states, table, y) - normaliser[:, None]
   emissions = jnp.where((y == EOS)[..., None], 0, own)
   return jnp.where(lattice.reach(y, mask), emissions, NEVER)
+
+
+def _best_length(
+  scores: Array, mask: Mask, limit: Array, length_penalty: float
+) -> tuple[Array, Nats]:
+  """Returns after how many steps the best walk ends, int32[B], and its score.
+
+  Args:
+    scores: float32[T + 1, B, U], of the best walks to each vertex.
+    mask: bool[B, U].
+    limit: int32[B], the most steps.
+    length_penalty: exponent of the steps, which divides scores.
+  """
+  steps = jnp.broadcast_to(jnp.arange(len(scores))[:, None], scores.shape[:2])
+  at_the_end = jax.vmap(_at_the_end, (None, 0, None))
+  score = at_the_end(scores, steps, mask)  # [T + 1, B]
+  allowed = (steps > 0) & (steps <= limit[None])
+  ranked = score / jnp.maximum(steps, 1) ** length_penalty
+  best = jnp.argmax(jnp.where(allowed, ranked, -jnp.inf), axis=0)
+  return best, jnp.take_along_axis(score, best[None], axis=0)[0]
 
 
 def _at_the_end(scores: Array, steps: Array, mask: Mask) -> Nats:

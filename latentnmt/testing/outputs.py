@@ -23,7 +23,7 @@ from latentnmt.types import EOS, PAD, Key
 
 _VOCAB = 4  # two words
 _WIDTH = 8
-_MOST_STRINGS = 1 << 14
+_MOST_STRINGS = 1 << 14  # all are evaluated at once
 _DRAWS = 4096
 
 
@@ -45,16 +45,21 @@ class _Head(nn.Module):
 def check_output(output: nn.Module, key: Key) -> None:
   """Checks that a Linen module keeps the `Output` contract.
 
-  With a vocabulary of two words, random states of sentences of different
-  lengths and randomly perturbed parameters: that the number of positions is of
-  the sentence alone; that all strings that a path can reach sum to one, and all
-  strings with what the escape has beyond them; that padding, of states and of
-  strings, and other sentences are invisible to densities, strings and draws;
-  that gradients are finite, and none are on padding; that training reaches
-  every parameter (`check_start`); that a path is never likelier than its
-  string; that alignments go forward and leave out no word; that draws have the
-  probabilities that `log_prob` says, and their mean log-probability is minus
-  the entropy (within five standard errors).
+  Training reaches every parameter (`check_start`). And with randomly perturbed
+  parameters, a vocabulary of two words and random states of sentences of
+  different lengths:
+
+  * The number of positions is of the sentence alone.
+  * The strings that a path can make sum to one, and so do all strings, with
+    what the escape has beyond them.
+  * Padding, of states and of strings, and other sentences are invisible to
+    densities, strings and draws.
+  * Gradients are finite, also where no path makes the string, and there are
+    none on padding.
+  * No path is likelier than its string. Alignments go forward and leave out no
+    word.
+  * Draws have the probabilities that `log_prob` says, and their mean
+    log-probability is minus the entropy, within five standard errors.
 
   Args:
     output: unbound, and so small that sources of two tokens reach at most some
