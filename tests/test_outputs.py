@@ -599,7 +599,9 @@ def test_links_are_distributions_over_later_vertices():
   assert not links[1, 5:].any() and not links[1, :, 6:].any()
 
 
-@pytest.mark.parametrize("output", [Factorised(), Ctc(), Dag()], ids=repr)
+@pytest.mark.parametrize(
+  "output", [Factorised(), Ctc(), Dag()], ids=["factorised", "ctc", "dag"]
+)
 def test_a_low_temperature_draws_what_is_likeliest(output):
   call, states, mask = compiled(output, 9, (6, 4))
   drawn, _ = call("sample", KEY, states, mask, temperature=1e-3)
