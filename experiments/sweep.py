@@ -65,10 +65,9 @@ def main(argv):
     for point in points
   ]
   results = []
-  for number, (point, config) in enumerate(
-    zip(points, configs, strict=True), 1
-  ):
-    print(f"[{number}/{len(points)}] {' '.join(point)}", file=sys.stderr)
+  for point, config in zip(points, configs, strict=True):
+    number = f"[{len(results) + 1}/{len(points)}]"
+    print(number, *point, file=sys.stderr)
     run = RunDirectory(out.with_suffix("") / run_name(point))
     row = _train(config, data, run, _WARM_START.value)
     results.append({"settings": list(point), **row})

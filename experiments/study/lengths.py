@@ -42,10 +42,9 @@ def _limits(recipe: Recipe, vocab_size: int) -> dict[str, int]:
   """Returns how many tokens each run's model takes."""
   from latentnmt.experiments.settings import experiment_config
 
-  limits = {}
-  for name, run in recipe.runs.items():
-    config = experiment_config(
+  return {
+    name: experiment_config(
       vocab_size, run.settings, preset=run.preset, model=run.model
-    )
-    limits[name] = config.model.transformer.max_length
-  return limits
+    ).model.transformer.max_length
+    for name, run in recipe.runs.items()
+  }
