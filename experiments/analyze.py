@@ -25,7 +25,7 @@ from absl import flags
 
 from latentnmt import files
 from latentnmt.experiments import app, shared_flags
-from latentnmt.experiments.lee2020 import claims, figures
+from latentnmt.experiments.lee2020 import claims, published
 from latentnmt.experiments.report import collect, plots, tables, webpage
 from latentnmt.experiments.report.comparison import Models
 from latentnmt.experiments.report.correlation import correlations
@@ -46,7 +46,7 @@ _FINDINGS = flags.DEFINE_bool(
 _PAPER = flags.DEFINE_enum(
   "paper",
   None,
-  list(figures.NAMES),
+  list(published.NAMES),
   "Show the paper's figures of a pair beside.",
 )
 
@@ -70,7 +70,7 @@ def main(argv):
   ]
   shown = [table for table in shown if table.rows]
   if _PAPER.value:
-    shown += figures.beside(_PAPER.value, ranking, rows, agreement)
+    shown += published.beside(_PAPER.value, ranking, rows, agreement)
   models = Models(rows, sentences, agreement)
   checked = claims.check(models) if _FINDINGS.value else []
   sections = [(t.title, tables.as_html(t)) for t in (*shown, *checked)]

@@ -29,11 +29,14 @@ _LIST = "list presets|recipes|methods"
 
 
 def commands() -> dict[str, str]:
-  """Returns the first line of each binary's docstring, by the binary's name."""
+  """Returns the first line of each binary's docstring, by the binary's name.
+
+  A binary is any file here that ends in the line that runs it: there is nothing
+  to register.
+  """
   files = {path.stem: path for path in _FOLDER.glob("*.py")}
   files |= {path.parent.name: path for path in _FOLDER.glob("*/__main__.py")}
   texts = {n: files[n].read_text(encoding="utf-8") for n in sorted(files)}
-  # A file that nothing runs is a part of others.
   return {
     name: ast.get_docstring(ast.parse(text)).split("\n")[0]
     for name, text in texts.items()

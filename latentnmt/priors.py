@@ -194,7 +194,7 @@ def build_prior(config: cfg.LatentConfig) -> nn.Module:
   Raises:
     InputError: for a custom prior that cannot be imported or built.
   """
-  match config.prior:  # the one place that tells configurations apart
+  match config.prior:  # nothing else tells priors' configurations apart
     case cfg.StandardNormalPriorConfig():
       return StandardNormalPrior(config.channels)
     case cfg.GaussianPriorConfig(layers):

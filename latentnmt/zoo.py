@@ -11,15 +11,18 @@ from latentnmt import config as cfg
 from latentnmt.errors import InputError
 
 
-def _like(parent: str, **changes) -> tuple[str, dict[str, Any]]:
-  """Describes a preset by its difference; a dict changes fields of a group."""
+def _like(parent: str | type, **changes) -> tuple[str | type, dict[str, Any]]:
+  """Describes a preset by its difference; a dict changes fields of a group.
+
+  The parent is a preset or, of a root, the class of its configuration.
+  """
   return parent, changes
 
 
 # The sizes of the paper's section 4 and appendix, three roots and what differs
 # from them; "tiny" is for a laptop.
-_PRESETS: dict[str, tuple[str | None, dict[str, Any]]] = {
-  "transformer_base": (None, {}),
+_PRESETS: dict[str, tuple[str | type, dict[str, Any]]] = {
+  "transformer_base": _like(cfg.AutoregressiveConfig),
   "transformer_small": _like(
     "transformer_base",
     transformer=dict(width=256, hidden=1024, heads=2),
@@ -36,7 +39,7 @@ _PRESETS: dict[str, tuple[str | None, dict[str, Any]]] = {
     encoder_layers=2,
     decoder_layers=2,
   ),
-  "gauss_base": (None, dict(transformer=dict(heads=4))),
+  "gauss_base": _like(cfg.LatentConfig, transformer=dict(heads=4)),
   "gauss_large": _like(
     "gauss_base",
     transformer=dict(heads=8),
@@ -59,15 +62,13 @@ _PRESETS: dict[str, tuple[str | None, dict[str, Any]]] = {
     decoder_layers=2,
     prior=cfg.GaussianPriorConfig(layers=2),
   ),
-  "flow_base": (
-    None,
-    dict(
-      transformer=dict(width=320, hidden=1024),
-      channels=320,
-      posterior_layers=4,
-      decoder_layers=4,
-      prior=cfg.FlowPriorConfig(remat=True),
-    ),
+  "flow_base": _like(
+    cfg.LatentConfig,
+    transformer=dict(width=320, hidden=1024),
+    channels=320,
+    posterior_layers=4,
+    decoder_layers=4,
+    prior=cfg.FlowPriorConfig(remat=True),
   ),
   "flow_base_75m": _like("flow_base", posterior_layers=6, decoder_layers=6),
   "flow_small": _like("flow_base", prior=dict(steps=(4, 4, 4))),
@@ -110,19 +111,11 @@ def config(name: str, *, vocab_size: int, **changes) -> cfg.ModelConfig:
       f"Unknown preset {name!r}; valid are: {', '.join(names())}."
     )
   parent, difference = _PRESETS[name]
-  if parent is None:
-    base = _root(name, cfg.TransformerConfig(vocab_size))
-  else:
+  if parent in _PRESETS:
     base = config(parent, vocab_size=vocab_size)
+  else:
+    base = parent(cfg.TransformerConfig(vocab_size))
   return _change(_change(base, difference), changes)  # yours have the last word
-
-
-def _root(name: str, transformer: cfg.TransformerConfig) -> cfg.ModelConfig:
-  """Returns the defaults of the family that a name begins with."""
-  family = name.split("_")[0]
-  autoregressive = family == "transformer"
-  root = cfg.AutoregressiveConfig if autoregressive else cfg.LatentConfig
-  return root(transformer)
 
 
 def _change(base: cfg.ModelConfig, changes: dict) -> cfg.ModelConfig:

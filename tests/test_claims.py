@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from latentnmt.errors import InputError
-from latentnmt.experiments.lee2020 import claims, figures
+from latentnmt.experiments.lee2020 import claims, published
 from latentnmt.experiments.report import comparison, tables
 from latentnmt.experiments.report.comparison import AGAINST, FOR, OPEN, Models
 from latentnmt.experiments.report.rows import (
@@ -242,7 +242,7 @@ def test_models_scored_on_different_data_are_refused():
 
 
 def test_the_papers_figures_have_what_its_text_says_of_them():
-  for pair, models in figures.QUALITY.items():
+  for pair, models in published.QUALITY.items():
     exact = [v for name, v in models.items() if "transformer" in name]
     assert sorted(exact) == sorted(exact, key=lambda v: v[2]), pair
     raw = {name: v[2] for name, v in models.items()}
@@ -250,13 +250,13 @@ def test_the_papers_figures_have_what_its_text_says_of_them():
     if "gauss_large" in models:
       assert models["gauss_large"][1] > models["flow_base"][1], pair
     assert all(v[2] > v[3] for v in models.values()), "distillation costs"
-  quality = figures.QUALITY["wmt14_en_de"]
-  for model, (bleu, speed) in figures._SPEED.items():
+  quality = published.QUALITY["wmt14_en_de"]
+  for model, (bleu, speed) in published._SPEED.items():
     assert bleu[1] == quality[model][1] and list(speed) == sorted(speed)[::-1]
-  for model, (bleu, _) in figures._BEAM.items():
+  for model, (bleu, _) in published._BEAM.items():
     assert bleu == quality[model][0]
-  for model, (bleu, _) in figures._REFINED.items():
-    assert bleu[1] == figures.QUALITY["iwslt16_de_en"][model][0]
+  for model, (bleu, _) in published._REFINED.items():
+    assert bleu[1] == published.QUALITY["iwslt16_de_en"][model][0]
 
 
 def test_ours_stand_beside_the_papers():
@@ -267,7 +267,7 @@ def test_ours_stand_beside_the_papers():
     log_p=Ranked(-3.0),
     lee2020=Ranked(-1.4),
   )
-  first, *_, last = figures.beside("iwslt16_de_en", [ranked], [ours], [])
+  first, *_, last = published.beside("iwslt16_de_en", [ranked], [ours], [])
   lines = {(r["name"], r["paper_data"]): r for r in first.rows}
   line = lines["Fl-B (flow_base)", "raw"]
   assert first.cells()[first.rows.index(line)] == [
@@ -279,7 +279,7 @@ def test_ours_stand_beside_the_papers():
   assert cells[5][2:] == ["delta1", "20.00", "24.89", "-1.50", "-1.17"]
   rows = [_correlation("gauss_base-raw", "iwae (K = 20)", 0.5, 0.7)]
   rows += [_correlation("gauss_base-raw", "lee2020", 0.1, 0.3)]
-  tables_of = figures.beside("wmt14_en_de", [], [], rows)
+  tables_of = published.beside("wmt14_en_de", [], [], rows)
   assert len(tables_of) == 3 and len(tables_of[2].rows) == 18
   assert tables_of[1].cells()[2][2:] == ["+0.600", "+0.200", "+0.831"]
-  assert len(figures.beside("wmt16_ro_en", [], [], [])) == 1
+  assert len(published.beside("wmt16_ro_en", [], [], [])) == 1

@@ -30,7 +30,7 @@ LIBRARY = """
 EXPERIMENTS = """
   hardware progress settings __init__
   app loading shared_flags study.layout
-  benchmark report study.recipe
+  benchmark report study.schema
   lee2020
   study
   analyze cli distill evaluate_bleu evaluate_likelihood preprocess sweep train

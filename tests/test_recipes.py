@@ -5,7 +5,7 @@ import test_zoo
 
 from latentnmt import config, data, decode, models, zoo
 from latentnmt.experiments import sweep
-from latentnmt.experiments.lee2020 import figures as paper
+from latentnmt.experiments.lee2020 import published as paper
 from latentnmt.experiments.lee2020 import recipes as pairs
 from latentnmt.experiments.lee2020.recipes import PAIRS
 from latentnmt.experiments.study.layout import StudyDirectory

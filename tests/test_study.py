@@ -17,9 +17,9 @@ from latentnmt.experiments.study import __main__ as study
 from latentnmt.experiments.study import run
 from latentnmt.experiments.study.layout import StudyDirectory
 from latentnmt.experiments.study.lengths import check_lengths
-from latentnmt.experiments.study.recipe import Recipe, Run
 from latentnmt.experiments.study.recipes import RECIPES, find_recipe
 from latentnmt.experiments.study.record import Record
+from latentnmt.experiments.study.schema import Recipe, Run
 from latentnmt.experiments.study.stages import Plan, Stage
 
 SECONDS = 10
@@ -409,7 +409,7 @@ def test_distillation_and_warm_starts_need_a_teacher():
 
 
 MODULE = """
-from latentnmt.experiments.study.recipe import Recipe, Run
+from latentnmt.experiments.study.schema import Recipe, Run
 
 NOT_ONE = 3
 MINE = Recipe(

@@ -11,7 +11,7 @@ The times are arithmetic, at rates taken for granted; nothing was measured.
 
 import dataclasses
 
-from latentnmt.experiments.study.recipe import (
+from latentnmt.experiments.study.schema import (
   Recipe,
   Run,
   Sweep,

@@ -230,9 +230,9 @@ def checkpoints(study: StudyDirectory, split: str) -> list[ModelRow]:
 
 
 def most_checkpoints(study: StudyDirectory, split: str) -> list[ModelRow]:
-  """Returns `checkpoints` of the split with the most of one run.
+  """Returns `checkpoints` of the split on which a run has most of them scored.
 
-  Those of a training are commonly scored on dev, and test is left unspent.
+  Checkpoints are usually scored on dev, so that test stays untouched.
   """
   splits = dict.fromkeys((split, "dev", "test"))
   found = [checkpoints(study, name) for name in splits]

@@ -66,8 +66,8 @@ class Models:
     other = "lee2020" if self.reading == LOG_P else "iwae"
     for row in self.correlations:
       figure = row.figure.split(" ")[0]
-      meant = figure not in ("elbo", other) or row.n < FEWEST
-      if row.data == data and meant:
+      counts = figure not in ("elbo", other) or row.n < FEWEST
+      if row.data == data and counts:
         yield row
 
   def likelihood(self, row: ModelRow) -> Resampled | None:

@@ -104,7 +104,7 @@ class SentenceFigures:
     """Returns at most so many sentences, spread evenly over the split.
 
     Each has texts by "source", "reference" and "<run>, <method>" of the runs
-    whose translations are there. None where the study has no such data.
+    whose translations are there. An empty list where there are no data.
     """
     if not self._texts:
       return []

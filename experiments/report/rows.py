@@ -171,8 +171,8 @@ def by_run(rows: Sequence[Any]) -> list[list[Any]]:
 def columns(row: Any) -> dict[str, Any]:
   """Returns the values of a row by the names of their columns.
 
-  `bleu.value` and `bleu.low` are named "bleu" and "bleu_low", the field
-  `slowest` of the speed at 8 sentences "slowest_batch8".
+  `bleu.value` and `bleu.low` are named "bleu" and "bleu_low", and
+  `speeds[8].slowest` is "slowest_batch8".
   """
   if isinstance(row, Mapping):
     return dict(row)

@@ -31,8 +31,9 @@ class Table:
 
   Attributes:
     title: one line.
-    columns: header and cell of each, as "BLEU {bleu:.2f} | K {K:d}"; the cell
-      is formatted with a row's `columns`. Numbers are aligned right.
+    columns: header and cell of each, as "BLEU {bleu:.2f} | K {K:d}", so that
+      no header may contain "|"; the cell is formatted with a row's `columns`.
+      Numbers are aligned right.
     rows: a line each; mappings where the columns depend on the data.
     notes: what the numbers are and depend on, a line each.
   """

@@ -10,7 +10,7 @@ everything else is in `<out>/<study>/`:
 
   study.json  data/  data-distilled/  <run>/...  report.md  report.csv
 
-A recipe of your own is a `latentnmt.experiments.study.recipe.Recipe` in a
+A recipe of your own is a `latentnmt.experiments.study.schema.Recipe` in a
 module of yours, given as package.module:NAME. A `Run` of it may be of a model
 of your own.
 """
@@ -24,7 +24,6 @@ from latentnmt.errors import InputError
 from latentnmt.experiments import app, shared_flags
 from latentnmt.experiments.study.layout import StudyDirectory
 from latentnmt.experiments.study.lengths import check_lengths
-from latentnmt.experiments.study.recipe import Recipe
 from latentnmt.experiments.study.recipes import RECIPES, find_recipe
 from latentnmt.experiments.study.record import Record, alone
 from latentnmt.experiments.study.run import (
@@ -35,6 +34,7 @@ from latentnmt.experiments.study.run import (
   start_process,
   summary,
 )
+from latentnmt.experiments.study.schema import Recipe
 from latentnmt.experiments.study.stages import Plan
 
 _RECIPE = flags.DEFINE_string(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from latentnmt.errors import InputError
-from latentnmt.experiments.study.recipe import Recipe
+from latentnmt.experiments.study.schema import Recipe
 
 
 def check_lengths(recipe: Recipe, path: Path, truncate: bool) -> None:

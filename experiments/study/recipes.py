@@ -10,7 +10,7 @@ import dataclasses
 from latentnmt.custom import find_custom
 from latentnmt.errors import InputError
 from latentnmt.experiments.lee2020.recipes import PAIRS, TATOEBA
-from latentnmt.experiments.study.recipe import (
+from latentnmt.experiments.study.schema import (
   Recipe,
   Run,
   kept,

@@ -11,8 +11,8 @@ import sys
 import time
 from typing import IO
 
-from latentnmt.experiments.study.recipe import Recipe
 from latentnmt.experiments.study.record import Record
+from latentnmt.experiments.study.schema import Recipe
 from latentnmt.experiments.study.stages import Stage
 
 # glibc would return the large arrays of each step to the system and have them

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from latentnmt.experiments.study.layout import StudyDirectory
-from latentnmt.experiments.study.recipe import Recipe
+from latentnmt.experiments.study.schema import Recipe
 
 # Stages whose names do not begin with that of their binary.
 _BINARIES = {

@@ -19,10 +19,10 @@ def glow(
 ) -> MultiScale:
   """Returns the multi-scale flow of [B, T, C] that a configuration describes.
 
-  Each level repeats a step. In the order of its plan, and of `inverse`, that is
-  an ActNorm, a convolution (not before "t") and a coupling. All levels but the
-  last end with one more coupling "c". It makes the half that is split off a
-  conditional Gaussian given the other.
+  Each level repeats a step. In the order of `inverse`, a step is an ActNorm, a
+  convolution (not before a "t") and a coupling for each letter of the plan. All
+  levels but the last end with one more coupling "c", which makes the half that
+  is split off a conditional Gaussian given the other.
 
   Args:
     config: steps and plans.

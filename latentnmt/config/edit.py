@@ -12,16 +12,9 @@ from latentnmt.errors import InputError
 _CLASSES = {
   cls.__name__: cls
   for cls in (
-    model.TransformerConfig,
-    model.AutoregressiveConfig,
-    model.StandardNormalPriorConfig,
-    model.GaussianPriorConfig,
-    model.FlowPriorConfig,
-    model.CustomPriorConfig,
-    model.LatentConfig,
-    model.CustomModelConfig,
-    train.TrainConfig,
-    train.ExperimentConfig,
+    *(model.TransformerConfig, train.TrainConfig, train.ExperimentConfig),
+    *typing.get_args(model.PriorConfig),
+    *typing.get_args(model.ModelConfig),
   )
 }
 

@@ -4,7 +4,8 @@ import math
 
 from latentnmt.errors import InputError
 
-# In words, as a test, and the names of the fields.
+# In words, as a test, and the names of the fields. A new numeric field of any
+# configuration goes into one of these rows: what is in none is not checked.
 _RANGES = (
   (
     "1 or more",

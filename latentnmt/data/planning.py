@@ -253,7 +253,7 @@ def _search(
 
 
 def _climb(grid: _Grid, table, chosen: list[int]) -> list[int]:
-  """Moves edges for as long as the true padding decreases."""
+  """Moves edges while the actual padding decreases, not its estimate."""
   padding, improved = grid.padding(table, chosen), True
   while improved:
     improved = False

@@ -6,7 +6,7 @@ reads it back. `translate` compiles one program per shape. The source is encoded
 once, and its cross-attention keys and values are computed once per sentence
 whatever the beam, the number of candidates or of refinements.
 
-  methods.py   the contract of a method; parse.py reads its name
+  protocol.py  the contract of a method; parse.py reads its name
   beam.py      Greedy, Beam: for models that decode from left to right
   delta.py     Delta: for latent models
   bound.py     what a latent model says of given translations
@@ -28,8 +28,8 @@ from latentnmt.decode.corpus import (
 )
 from latentnmt.decode.delta import Delta
 from latentnmt.decode.latents import LatentDraws, latent_draws
-from latentnmt.decode.methods import Method, Score
 from latentnmt.decode.parse import METHODS, parse_method
+from latentnmt.decode.protocol import Method, Score
 from latentnmt.decode.rank import teacher_score
 
 __all__ = [

@@ -130,9 +130,10 @@ def beam_search(
   """
   size, t_max = method.size, x.shape[1] + _EXTRA_LENGTH
   bind = functools.partial(model.bind, variables(params))
+  # Keys and values of the source are computed here, once. In a step the N
+  # hypotheses of a sentence stand where positions would, [B, N, D], so that one
+  # copy of them serves all.
   context, caches = bind().start(x, t_max, size)
-  # A module is bound anew wherever JAX traces anew: inside the loop its
-  # parameters are constants of the loop.
   # A limit of each sentence's own, so that its batch does not matter.
   length = lengths(token_mask(x))
   real, limit = length > 0, length + _EXTRA_LENGTH
@@ -146,6 +147,7 @@ def beam_search(
     previous = jnp.where(
       beams.t > 0, beams.alive[:, :, jnp.maximum(beams.t - 1, 0)], PAD
     )
+    # Bound anew, as JAX traces the loop anew: parameters are its constants.
     logits, caches = bind().step(
       previous, beams.t, beams.caches, history, context
     )
@@ -210,7 +212,7 @@ def _select(beams: _Beams, logits: Array, last: Array, method: Beam) -> _Beams:
   score, kept = lax.top_k(all_scores, size)
   ended = take_rows(jnp.concatenate([beams.ended, grown], axis=1), kept)
 
-  # Those that ended are below all that grow, even those that must not.
+  # Ended ones are put below all others, even below impossible ones.
   log_prob, kept = lax.top_k(jnp.where(ends, 2 * _NEVER, best), size)
   return beams.replace(
     t=t + 1,
@@ -227,7 +229,7 @@ def _successors(
 ) -> tuple[Array, Array, Array]:
   """Returns the likeliest successors of N hypotheses.
 
-  Never PAD, and EOS alone where `last` is true.
+  PAD is never chosen. Where `last` is true, only EOS may follow.
 
   Args:
     log_prob: float32[B, N].

@@ -10,7 +10,7 @@ import numpy as np
 
 from latentnmt import data, sharding
 from latentnmt.decode.bound import Bound, own_bound
-from latentnmt.decode.methods import Method, Score
+from latentnmt.decode.protocol import Method, Score
 from latentnmt.decode.rank import TeacherScore
 from latentnmt.errors import InputError
 from latentnmt.keys import fold_in_each, row_keys

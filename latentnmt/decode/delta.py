@@ -14,7 +14,7 @@ import numpy as np
 
 from latentnmt.decode.beam import NUMBER
 from latentnmt.decode.bound import bound_given
-from latentnmt.decode.methods import Score
+from latentnmt.decode.protocol import Score
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
 from latentnmt.masks import (

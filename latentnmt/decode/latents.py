@@ -86,6 +86,6 @@ def _latent_draws(model, draws, steps, params, x, y, key) -> LatentDraws:
     refined = lax.fori_loop(0, steps, refine, z)
     return LatentDraws(z[0], posterior[0], refined[0])
 
-  # Whole chunks only: a smaller last one would be a program of its own.
+  # Whole chunks only: a smaller last one would be compiled separately.
   size = min(_CHUNK, draws)
   return lax.map(draw, jnp.arange(round_up(draws, size)), batch_size=size)

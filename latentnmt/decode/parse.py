@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from latentnmt.decode.beam import Beam, Greedy
 from latentnmt.decode.delta import Delta
-from latentnmt.decode.methods import Method
+from latentnmt.decode.protocol import Method
 from latentnmt.errors import InputError
 
 METHODS = Greedy, Beam, Delta

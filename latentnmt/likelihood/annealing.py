@@ -164,7 +164,7 @@ def simulate(model, params, batch: Batch, key: Key) -> tuple[Batch, Latents]:
   `annealed` to start from.
 
   Args:
-    model: with the contract `models.LatentModel`, and `decode`.
+    model: with the contract `models.LatentModel`, `encode` and `decode`.
     params: its parameters.
     batch: sources, and targets whose lengths are taken.
     key: one key.
@@ -181,7 +181,7 @@ def simulate(model, params, batch: Batch, key: Key) -> tuple[Batch, Latents]:
   logits = bound.decode(z, mask, source)
   y = jax.random.categorical(key_y, logits).astype(jnp.int32)
   # PAD has a probability like any token, of some 1/V in a model that was never
-  # trained. No sentence contains it, and to leave it out would be another p.
+  # trained. No sentence contains it, but excluding it would change the density.
   whole = jnp.all((y != PAD) | ~mask, axis=1)
   return Batch(batch.x, jnp.where(mask & whole[:, None], y, PAD)), z
 
@@ -350,7 +350,7 @@ def _move(
     return (turned, momentum + kick * turned.gradient), None
 
   (end, final), _ = lax.scan(leap, (point, momentum), length=leapfrog)
-  # Metropolis: what the steps got wrong, they are accepted less for.
+  # Metropolis: the larger the error of the steps, the less likely the move.
   gain = _log_density(end, final, t) - _log_density(point, momentum, t)
   # A trajectory that has diverged is not accepted.
   probability = jnp.where(jnp.isnan(gain), 0, jnp.exp(jnp.minimum(gain, 0)))

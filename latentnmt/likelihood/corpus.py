@@ -124,7 +124,7 @@ def _score(score, model, params, batches: list, key, progress):
     batch, rows = sharding.put((batch, np.maximum(ids, 0)), mesh)
     estimate = score(model, params, batch, fold_in_each(key, rows))
     parts.append((ids, jax.device_get(estimate)))  # waits for the batch
-  # Back from batches by length to the order of the lines.
+  # Undoes the sorting by length.
   order = np.concatenate([ids for ids, _ in parts])
   number, first = np.unique(order, return_index=True)
   first = first[number >= 0]  # without empty rows, whose id is -1

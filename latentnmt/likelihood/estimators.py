@@ -50,8 +50,8 @@ def lee2020(
 ) -> Nats:
   """Computes what the public code of Lee et al. (2020) reports.
 
-  Not a likelihood. Log-weights are divided by the length L, self-normalised,
-  and average p(y|z, x)^(1/L). As K grows, the value tends to
+  Not a likelihood. The weights, to the power 1/L of the length and normalised,
+  average p(y|z, x)^(1/L). As K grows, the value tends to
 
     log p(y|x) + D(q || p(z|x)) - D(q || p(z|x, y)),
 

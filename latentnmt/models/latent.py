@@ -68,7 +68,7 @@ class LatentTransformer(nn.Module):
 
   def __post_init__(self):
     if self.prior is None:
-      # Linen modules are frozen once they are made, and this one is not yet.
+      # Set before `super().__post_init__`, which freezes the module.
       object.__setattr__(self, "prior", build_prior(self.config))
     super().__post_init__()
     self._check()

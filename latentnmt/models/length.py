@@ -49,8 +49,9 @@ class LengthPredictor(nn.Module):
 
     A length beyond the classes counts as its nearest class. With `tails`,
     an end class gives half its mass to its own length, a quarter to the next
-    beyond and so on (downwards the shortest possible length takes the rest),
-    so that p(T|x) sums to one over all lengths and is never zero.
+    beyond and so on. Below, the halving stops at the shortest possible length,
+    which gets what is left. So p(T|x) sums to one over all lengths and is never
+    zero.
     """
     log_probs, lowest, highest = self._range(source)
     # Beyond the classes the nearest one stands in; its tail pays for the rest.

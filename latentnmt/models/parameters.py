@@ -70,14 +70,14 @@ def initialise_prior(
 ) -> Params:
   """Starts a prior's parameters from data, where they depend on data.
 
-  Its own `init`, on posterior samples of a real batch, replaces what the
-  model's `init` made of them. To be called once, when the posterior has
-  learnt something and before the KL term first counts. A pure function, to be
-  jitted.
+  Runs the prior's `init` on posterior samples of a real batch and puts the
+  result in place of the prior's parameters. To be called once, when the
+  posterior has learnt something and before the KL term first counts. A pure
+  function, to be jitted.
 
   Args:
-    model: any; only that of a prior with `data_dependent` has its parameters
-      changed.
+    model: any; its parameters stay as they are unless its prior has
+      `data_dependent`.
     params: its parameters.
     batch: B real sentences, the more the better.
     key: of the samples, and of what is random in the prior's start.

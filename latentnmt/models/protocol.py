@@ -48,8 +48,17 @@ class Model(Protocol):
 class LatentModel(Model, Protocol):
   """A model with latents z, whose p(y|x) is known by bounds: `exact` is false.
 
-  Likelihood estimators, refinement and pictures of latents ask for these.
+  Likelihood estimators, refinement and pictures of latents ask for these. A
+  model whose prior starts from data also has `encode` and `prior`, see
+  `initialise_prior`.
+
+  Attributes:
+    length_multiple: divides every target length.
+    most_lengths: number of target lengths that `best_lengths` can tell apart.
   """
+
+  length_multiple: int
+  most_lengths: int
 
   def precompute(self, x: Tokens) -> Source:
     """Encodes int32[B, S], with all that depends on the source alone."""

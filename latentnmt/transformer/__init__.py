@@ -7,7 +7,8 @@ a unit is dropped for a whole sentence.
 
 Decoders attend to the source through a `CrossAttentionCache`: the keys and
 values of every layer, computed once per sentence by `DecoderStack.precompute`.
-Under `jax.vmap` over samples, candidates or beams they stay one copy.
+Under `jax.vmap` over samples or candidates they stay one copy. In a beam search
+the hypotheses of a sentence stand where positions would, and share it as well.
 
   parts.py    positions, dropout, weight-normalised linear map
   layers.py   attention and its caches, encoder and decoder layers

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from latentnmt.config import CustomModelConfig
 from latentnmt.embedding import Embedding
-from latentnmt.experiments.study.recipe import Recipe, Run
+from latentnmt.experiments.study.schema import Recipe, Run
 from latentnmt.inference import variables
 from latentnmt.masks import lengths, masked_sum, token_mask, trim
 from latentnmt.transformer import sinusoids

@@ -352,7 +352,7 @@ def grammar_corpus(
 def grammar_log_prob(source: str, target: str) -> float:
   """Computes log p(target|source) in nats, exactly, for any pair.
 
-  It is -inf where the grammar has no such source or no such translation of it.
+  It is -inf where the grammar cannot produce the source or this translation.
   """
   words = _read(source), _read(target)
   if None in words:
