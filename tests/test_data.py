@@ -180,7 +180,8 @@ def test_four_fifths_of_embedded_batches_are_real(embedded, batch_tokens):
   assert len(batches.shapes) <= 8
   real, padded = np.zeros(2), np.zeros(2)
   for i in range(batches.per_epoch):
-    for side, tokens in enumerate((batches[i].x, batches[i].y)):
+    ((x, y),) = ((part.x, part.y) for part in batches[i])
+    for side, tokens in enumerate((x, y)):
       real[side] += np.sum(tokens != PAD)
       padded[side] += tokens.size
   np.testing.assert_allclose(batches.fill, real / padded)
@@ -232,16 +233,17 @@ def test_gather_never_cuts():
     tokens.gather([0], len(x[0]) - 1, 40)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("edges", [(), ((32, 32), (16, 12), (12, 16))])
-def test_an_epoch_has_every_pair_once(edges):
+def test_an_epoch_has_every_pair_once(edges, mixed):
   tokens, x, y = store()
-  batches = data.Batches(tokens, 256, edges=edges)
+  batches = data.Batches(tokens, 256, edges=edges, mixed=mixed)
   for epoch in (0, 3):
     found = collections.Counter()
     for i in range(batches.per_epoch):
-      batch = batches[epoch * batches.per_epoch + i]
-      pairs = zip(rows(batch.x), rows(batch.y), strict=True)
-      found.update((tuple(a), tuple(b)) for a, b in pairs if a)
+      for batch in batches[epoch * batches.per_epoch + i]:
+        pairs = zip(rows(batch.x), rows(batch.y), strict=True)
+        found.update((tuple(a), tuple(b)) for a, b in pairs if a)
     expected = zip(map(tuple, x), map(tuple, y), strict=True)
     assert found == collections.Counter(expected)
 
@@ -252,8 +254,9 @@ def test_shapes_are_few_and_divisible(max_shapes):
   batches = data.Batches(tokens, 512, max_shapes=max_shapes)
   assert len(batches.shapes) <= max_shapes
   found = {
-    (*batches[i].x.shape, batches[i].y.shape[1])
+    (*part.x.shape, part.y.shape[1])
     for i in range(batches.per_epoch)
+    for part in batches[i]
   }
   assert found == set(batches.shapes)
   for count, source, target in found:
@@ -266,8 +269,9 @@ def test_a_batch_is_a_function_of_seed_and_step():
   first, second = (data.Batches(tokens, 256, seed=5) for _ in range(2))
   steps = np.random.default_rng(0).permutation(3 * first.per_epoch)
   for i in steps:
-    np.testing.assert_array_equal(first[i].x, second[i].x)
-    np.testing.assert_array_equal(first[i].y, second[i].y)
+    for a, b in zip(first[i], second[i], strict=True):
+      np.testing.assert_array_equal(a.x, b.x)
+      np.testing.assert_array_equal(a.y, b.y)
 
 
 def test_epochs_and_seeds_differ():
@@ -277,7 +281,7 @@ def test_epochs_and_seeds_differ():
   def order(batches, epoch):
     start = epoch * batches.per_epoch
     span = range(start, start + batches.per_epoch)
-    return [batches[i].x.tobytes() for i in span]
+    return [part.x.tobytes() for i in span for part in batches[i]]
 
   assert order(one, 0) != order(one, 1)
   assert order(one, 0) != order(other, 0)
@@ -289,7 +293,9 @@ def test_long_pairs_are_left_out_and_counted():
   batches = data.Batches(tokens, 256, max_length=20)
   assert batches.dropped == long > 0
   pairs = sum(
-    int((batches[i].x[:, 0] != PAD).sum()) for i in range(batches.per_epoch)
+    int((part.x[:, 0] != PAD).sum())
+    for i in range(batches.per_epoch)
+    for part in batches[i]
   )
   assert pairs == 200 - long
   with pytest.raises(InputError, match="No pair of 200 .*max_length=0"):
@@ -304,6 +310,24 @@ def test_given_shapes_are_those_of_any_corpus():
     data.Batches(store()[0], 256, edges=edges[:1])
   with pytest.raises(InputError, match=r"\(16, 10\) is no .* multiples of 4"):
     data.Batches(store()[0], 256, edges=((16, 10), (32, 32)))
+
+
+@pytest.mark.parametrize("batch_tokens", [512, 2048])
+def test_every_mixed_batch_has_all_lengths(batch_tokens):
+  tokens, _, _ = store(2000)
+  batches = data.Batches(tokens, batch_tokens, max_shapes=4, mixed=True)
+  (kind,) = batches.kinds
+  assert kind == batches.shapes and len(kind) > 1
+  assert sum(count * max(edges) for count, *edges in kind) <= batch_tokens
+  real = []
+  for i in range(batches.per_epoch):
+    parts = batches[i]
+    assert tuple((*p.x.shape, p.y.shape[1]) for p in parts) == kind
+    real.append([(p.x[:, 0] != PAD).sum() for p in parts])
+  assert np.sum(real) == (tokens.lengths[:, 0] > 0).sum()
+  # Each batch has its share of every shape, but for rows that stay empty.
+  assert np.ptp(real, axis=0).max() <= 8
+  assert min(batches.fill) > 0.6
 
 
 def test_pairs_of_one_length_leave_no_padding():

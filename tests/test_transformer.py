@@ -161,6 +161,37 @@ def test_dropout_needs_an_rng_and_is_shared_along_the_length():
   assert (dropped == dropped[:, :1]).all()
 
 
+def test_dropout_of_its_own_for_every_number():
+  module = transformer.Dropout(0.25)
+  x = jnp.ones((8, 16, 37))  # no multiple of four
+  np.testing.assert_array_equal(module.apply({}, x), x)
+  dropped = module.apply({}, x, rngs={"dropout": KEY})
+  np.testing.assert_allclose(np.unique(dropped), [0, 4 / 3], rtol=1e-6)
+  # Everywhere alike: over sentences, positions and channels.
+  for axis in range(3):
+    others = tuple({0, 1, 2} - {axis})
+    share = (dropped == 0).mean(axis=others)
+    spread = (0.25 * 0.75 / (x.size / x.shape[axis])) ** 0.5
+    assert abs(share - 0.25).max() < 4.5 * spread
+  # And without relation between neighbours, in a word of noise or not.
+  for axis in range(3):
+    pairs = np.moveaxis(np.asarray(dropped == 0), axis, 0)
+    both = (pairs[1:] & pairs[:-1]).mean()
+    assert abs(both - 0.25**2) < 4.5 * (0.25**2 / x.size) ** 0.5
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_stack_draws_dropout_that_sentences_share_or_do_not(shared):
+  config = dataclasses.replace(
+    CONFIG, attention_dropout=0.0, shared_dropout=shared
+  )
+  stack = transformer.EncoderStack(config, 1)
+  x, mask = jnp.ones((2, 4, config.width)), jnp.ones((2, 4), bool)
+  params = stack.init(KEY, x, mask)
+  out = stack.apply(params, x, mask, rngs={"dropout": KEY})
+  assert np.isclose(out, out[:, :1], atol=1e-6).all() == shared
+
+
 def test_weight_norm_starts_at_zero_and_ignores_the_kernels_length():
   module = transformer.WeightNormDense(3)
   x = jax.random.normal(KEY, (2, 5))

@@ -19,6 +19,10 @@ class TransformerConfig:
     dropout: on embeddings and on what each sub-layer adds.
     attention_dropout: on attention weights.
     hidden_dropout: inside the feed-forward layer.
+    shared_dropout: whether one draw of dropout serves a whole sentence, and of
+      attention weights all sentences and heads, as in the paper's public code:
+      the fewest random numbers. Draws of their own teach more from the same
+      data, at the cost of drawing them.
     max_length: longest source or target, in tokens with EOS, that the model
       takes in evaluation and decoding.
     scan_layers: compile one layer and scan it, rather than unroll them all.
@@ -37,6 +41,7 @@ class TransformerConfig:
   dropout: float = 0.1
   attention_dropout: float = 0.1
   hidden_dropout: float = 0.1
+  shared_dropout: bool = True
   max_length: int = 256
   scan_layers: bool = True
   remat: bool = False

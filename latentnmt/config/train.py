@@ -18,6 +18,10 @@ class TrainConfig:
       few of them more of a batch is padding.
     shapes: lengths (S, T) of the batches, for runs on different data that are
       to share compiled programs; by default chosen from the corpus.
+    mixed_lengths: whether each step has sentences of all lengths, a few of
+      every shape, rather than a batch of one shape. Its gradient is then of
+      the whole corpus, not of one length: more is learned from the same data.
+      Each part is small, which costs time on accelerators.
     max_length: pairs with a longer side, in tokens, are left out of training.
     seed: of initialisation, data order, dropout and latents.
     learning_rate: factor on width^-0.5 min(step^-0.5, step warmup^-1.5).
@@ -49,6 +53,7 @@ class TrainConfig:
   batch_tokens: int = 4096
   max_shapes: int = 8
   shapes: tuple = ()
+  mixed_lengths: bool = False
   max_length: int = 64
   seed: int = 0
   learning_rate: float = 1.0

@@ -3,7 +3,7 @@
 read_parallel_folder, read_manythings, embedded_corpus,
 grammar_corpus, read_published (read_tfds, read_iwslt16)   -> Corpus
 prepare(corpus, out, vocab_size=...)                       -> PreparedData
-Batches(prepared.store("train"), batch_tokens)[step]       -> Batch
+Batches(prepared.store("train"), batch_tokens)[step]       -> Batch, ...
 length_batches(x, y, batch_tokens=...)     evaluation: each pair exactly once
 """
 

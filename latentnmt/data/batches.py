@@ -1,10 +1,11 @@
 """Batches of few shapes, gathered from a token store.
 
 A plan is a handful of shapes (rows, S, T) and the shape of each pair. It is
-made from the lengths alone, so every process plans the same. Which pairs share
-a batch is a pure function of (seed, epoch), so the state to resume from is the
-number of the next batch. The pairs of a shape fill its batches but for a few
-rows, which stay empty: nothing is left out.
+made from the lengths alone, so every process plans the same. A batch is of one
+shape, or it has a part of every shape and so sentences of all lengths. Which
+pairs share a batch is a pure function of (seed, epoch), so the state to resume
+from is the number of the next batch. The pairs of a shape fill its batches but
+for a few rows, which stay empty: nothing is left out.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import functools
 
 import numpy as np
 
-from latentnmt.data.planning import plan_into, plan_shapes
+from latentnmt.data.planning import plan_into, plan_mixed, plan_shapes
 from latentnmt.data.token_store import TokenStore
 from latentnmt.errors import InputError
 from latentnmt.types import Batch
@@ -21,6 +22,8 @@ from latentnmt.types import Batch
 class Batches:
   """Training batches for ever; batch i is a pure function of (seed, i).
 
+  A batch is a tuple of its parts, each a `Batch` of one shape.
+
   Args:
     store: the pairs.
     batch_tokens: rows times the longer of S and T, at most.
@@ -28,9 +31,11 @@ class Batches:
     seed: of the order, which differs from epoch to epoch.
     max_shapes: number of shapes, at most.
     edges: (S, T) of the shapes; by default chosen from the lengths.
+    mixed: whether a batch has a part of every shape, rather than one part.
 
   Attributes:
     shapes: (rows, S, T) of each shape: rows a multiple of 8, S and T of 4.
+    kinds: for each kind of batch there is, the shapes of its parts.
     per_epoch: batches in an epoch; i // per_epoch is the epoch.
     fill: real share of source and of target tokens, empty rows included.
     dropped: pairs left out because of their length.
@@ -48,6 +53,7 @@ class Batches:
     seed: int = 0,
     max_shapes: int = 8,
     edges: Sequence[tuple[int, int]] = (),
+    mixed: bool = False,
   ):
     kept = np.arange(len(store))
     if max_length is not None:
@@ -64,9 +70,13 @@ class Batches:
       plan = plan_into(lengths, batch_tokens, edges)
     else:
       plan = plan_shapes(lengths, batch_tokens, max_shapes)
-    self._ids = tuple(kept[ids] for ids in plan.ids)
+    if mixed:
+      plan = plan_mixed(plan, batch_tokens)
+    self._ids = tuple(np.where(ids < 0, -1, kept[ids]) for ids in plan.ids)
     self.shapes, self._batches = plan.shapes, plan.batches
-    self.per_epoch = sum(plan.batches)
+    self._mixed = mixed
+    self.kinds = (plan.shapes,) if mixed else tuple((s,) for s in plan.shapes)
+    self.per_epoch = plan.batches[0] if mixed else sum(plan.batches)
     source, target = lengths.sum(axis=0) / plan.padded
     self.fill = float(source), float(target)
     # Two: who reads a few batches ahead is in the next epoch already.
@@ -76,23 +86,27 @@ class Batches:
     shapes = " ".join("x".join(map(str, shape)) for shape in self.shapes)
     return f"Batches({self.per_epoch:,} an epoch, shapes {shapes})"
 
-  def _plan_epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-    """Returns (shape, int64[rows] ids) of each batch of an epoch, in order."""
+  def _plan_epoch(self, epoch: int) -> list[tuple[tuple[int, np.ndarray], ...]]:
+    """Returns (shape, int64[rows] ids) of the parts of each batch, in order."""
     random = np.random.default_rng([self._seed, epoch])  # of nothing before
-    batches = []
+    of_shapes = []
     for k, ids in enumerate(self._ids):
       rows, count = self.shapes[k][0], self._batches[k]
       filled = np.full(count * rows, -1, np.int64)  # -1 for an empty row
       filled[: len(ids)] = random.permutation(ids)
-      batches += [(k, row) for row in filled.reshape(count, rows)]
+      of_shapes.append([(k, row) for row in filled.reshape(count, rows)])
+    if self._mixed:
+      return list(zip(*of_shapes, strict=True))
+    batches = [(part,) for parts in of_shapes for part in parts]
     # In any order, so that batches of one length do not follow each other.
     return [batches[i] for i in random.permutation(len(batches))]
 
-  def __getitem__(self, step: int) -> Batch:
-    """Returns the batch of a step, counted from 0 over all epochs."""
-    k, ids = self._epoch(step // self.per_epoch)[step % self.per_epoch]
-    _, source, target = self.shapes[k]
-    return self._store.gather(ids, source, target)
+  def __getitem__(self, step: int) -> tuple[Batch, ...]:
+    """Returns the parts of a step's batch, counted from 0 over all epochs."""
+    return tuple(
+      self._store.gather(ids, *self.shapes[k][1:])
+      for k, ids in self._epoch(step // self.per_epoch)[step % self.per_epoch]
+    )
 
 
 def few_shapes(sequences: int) -> int:

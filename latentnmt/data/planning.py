@@ -111,6 +111,34 @@ def plan_into(
   )
 
 
+def plan_mixed(plan: Plan, batch_tokens: int) -> Plan:
+  """Plans as many batches of each shape, which together hold `batch_tokens`.
+
+  Args:
+    plan: of the same pairs, whose shapes are taken over but for their rows.
+    batch_tokens: sum over shapes of rows times the longer of S and T, at most,
+      as far as the least number of rows, 8 of each shape, allows.
+
+  Returns:
+    A plan whose ids are -1 where a row stays empty.
+  """
+  pairs = np.array([len(ids) for ids in plan.ids])
+  longer = np.array(plan.shapes)[:, 1:].max(axis=1)
+  batches = -(-pairs @ longer // batch_tokens)
+  while True:
+    rows = -(-pairs // (batches * _ROWS)) * _ROWS
+    if rows @ longer <= batch_tokens or rows.max() == _ROWS:
+      break
+    batches += 1
+  shapes, ids = [], []
+  for count, (_, *edges), own in zip(
+    rows.tolist(), plan.shapes, plan.ids, strict=True
+  ):
+    shapes.append((count, *edges))
+    ids.append(np.pad(own, (0, count * batches - len(own)), constant_values=-1))
+  return Plan(tuple(shapes), tuple(ids))
+
+
 def _plan(edges: np.ndarray, choice: np.ndarray, rows: Callable) -> Plan:
   """Makes the plan of int[shapes, 2] edges and the choice of each pair.
 

@@ -74,6 +74,7 @@ def fit(
     seed=train.seed,
     max_shapes=train.max_shapes,
     edges=train.shapes,
+    mixed=train.mixed_lengths,
   )
   for rows, _, _ in batches.shapes:
     sharding.check_rows(rows, mesh)
@@ -143,7 +144,7 @@ def _train(
     loop = _Loop(
       train,
       has_prior=not model.exact,
-      batch=lambda step: sharding.put(batches[step], mesh),
+      batch=lambda step: tuple(sharding.put(p, mesh) for p in batches[step]),
       programs=programs,
       initialise=initialise,
       recorder=Recorder(
@@ -154,7 +155,7 @@ def _train(
     )
     if start < train.steps:
       first = loop.batch(train.kl_start) if initialise else None
-      programs.compile(state, batches.shapes, first)
+      programs.compile(state, batches.kinds, first)
       bar.unpause()  # the rate is that of the steps alone
     return loop.run(state, past)
 
@@ -166,7 +167,7 @@ class _Loop:
   Attributes:
     train: configuration of the training.
     has_prior: whether the model has a prior, which the KL term trains.
-    batch: the batch of each step, on the devices.
+    batch: the parts of each step's batch, on the devices.
     programs: take the steps.
     initialise: whether the prior is still to be initialised from data.
     recorder: takes the metrics.
@@ -176,7 +177,7 @@ class _Loop:
 
   train: TrainConfig
   has_prior: bool
-  batch: Callable[[int], Batch]
+  batch: Callable[[int], tuple[Batch, ...]]
   programs: Programs
   initialise: bool
   recorder: Recorder

@@ -6,6 +6,7 @@ step).
 
 from collections.abc import Callable, Sequence
 import concurrent.futures
+import math
 import os
 import time
 from typing import Any
@@ -95,22 +96,33 @@ def make_initialise(
 
 def make_gradient(
   model: nn.Module, config: ExperimentConfig
-) -> Callable[[Params, Array, Batch], tuple[Params, dict[str, Array]]]:
-  """Returns the pure (params, step, batch) -> (gradient, metrics).
+) -> Callable[
+  [Params, Array, tuple[Batch, ...]], tuple[Params, dict[str, Array]]
+]:
+  """Returns the pure (params, step, parts) -> (gradient, metrics).
 
-  Metrics are those of `objectives.negative_elbo`.
+  The parts of a batch count as one batch of all their sentences. Metrics are
+  those of `objectives.negative_elbo`.
   """
   train = config.train
 
-  def gradient(params, step, batch):
-    def loss(params):
-      terms = model.apply(
-        {"params": params},
-        batch,
+  def terms_of(params, step, part, batch):
+    latents, dropout = (
+      # A first part draws as a batch of one part does.
+      jax.random.fold_in(key, part) if part else key
+      for key in (
         step_key(train.seed, step, LATENTS),
-        train=True,
-        rngs={"dropout": step_key(train.seed, step, DROPOUT)},
+        step_key(train.seed, step, DROPOUT),
       )
+    )
+    return model.apply(
+      {"params": params}, batch, latents, train=True, rngs={"dropout": dropout}
+    )
+
+  def gradient(params, step, parts):
+    def loss(params):
+      terms = [terms_of(params, step, k, part) for k, part in enumerate(parts)]
+      terms = jax.tree.map(lambda *rows: jnp.concatenate(rows), *terms)
       return objectives.negative_elbo(
         terms,
         beta=schedules.kl_weight(step, train),
@@ -156,16 +168,18 @@ def make_update(
 
 def make_train_step(
   model: nn.Module, config: ExperimentConfig
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-  """Returns the pure (state, batch) -> (next state, metrics).
+) -> Callable[
+  [TrainState, tuple[Batch, ...]], tuple[TrainState, dict[str, Array]]
+]:
+  """Returns the pure (state, parts) -> (next state, metrics).
 
   Metrics are scalars, those of `make_gradient` and of `make_update`. A
   prior that starts from data needs `make_initialise`, too.
   """
   gradient, update = make_gradient(model, config), make_update(config)
 
-  def train_step(state, batch):
-    direction, sums = gradient(state.params, state.step, batch)
+  def train_step(state, parts):
+    direction, sums = gradient(state.params, state.step, parts)
     state, values = update(state, direction)
     return state, sums | values
 
@@ -175,7 +189,7 @@ def make_train_step(
 class Programs:
   """`make_train_step` over a mesh, in compiled programs; a state is used up.
 
-  The gradient is compiled for each shape of batch and the update, a third of
+  The gradient is compiled for each kind of batch and the update, a third of
   the whole to compile, once. So is `make_initialise`, for models that want it.
 
   Args:
@@ -218,10 +232,10 @@ class Programs:
   def compile(
     self,
     state: TrainState,
-    shapes: Sequence[tuple[int, int, int]],
-    first: Batch | None = None,
+    kinds: Sequence[tuple[tuple[int, int, int], ...]],
+    first: tuple[Batch, ...] | None = None,
   ) -> None:
-    """Compiles all that batches of the shapes (rows, S, T) need.
+    """Compiles all that batches of parts of the shapes (rows, S, T) need.
 
     And `initialise`, for a batch like `first`.
 
@@ -235,12 +249,15 @@ class Programs:
       update = self._update.lower(state, state.params)
       jobs = {"update": pool.submit(update.compile)}
       if first is not None:
-        initialise = self._initialise.lower(state, first)
+        initialise = self._initialise.lower(state, _largest(first))
         jobs["initialise"] = pool.submit(initialise.compile)
-      for rows, source, target in shapes:
-        batch = Batch(self._tokens(rows, source), self._tokens(rows, target))
-        gradient = self._gradient.lower(state.params, state.step, batch)
-        jobs[source, target] = pool.submit(gradient.compile)
+      for shapes in kinds:
+        parts = tuple(
+          Batch(self._tokens(rows, source), self._tokens(rows, target))
+          for rows, source, target in shapes
+        )
+        gradient = self._gradient.lower(state.params, state.step, parts)
+        jobs[_kind(parts)] = pool.submit(gradient.compile)
       for name, job in jobs.items():
         done = f"{len(self._compiled)} of {len(jobs)} programs"
         self._announce(f"compiled {done}")
@@ -250,15 +267,27 @@ class Programs:
   def _tokens(self, rows: int, length: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=self._rows)
 
-  def initialise(self, state: TrainState, batch: Batch) -> TrainState:
+  def initialise(
+    self, state: TrainState, parts: tuple[Batch, ...]
+  ) -> TrainState:
     """Returns the state with its prior initialised from a batch."""
-    return self._compiled["initialise"](state, batch)
+    return self._compiled["initialise"](state, _largest(parts))
 
   def __call__(
-    self, state: TrainState, batch: Batch
+    self, state: TrainState, parts: tuple[Batch, ...]
   ) -> tuple[TrainState, dict[str, Array]]:
     """Returns the next state and the metrics of the step."""
-    gradient = self._compiled[batch.x.shape[1], batch.y.shape[1]]
-    direction, sums = gradient(state.params, state.step, batch)
+    gradient = self._compiled[_kind(parts)]
+    direction, sums = gradient(state.params, state.step, parts)
     state, values = self._compiled["update"](state, direction)
     return state, sums | values
+
+
+def _kind(parts: tuple[Batch, ...]) -> tuple[tuple[int, int], ...]:
+  """Returns the lengths (S, T) of the parts, which say the program."""
+  return tuple((part.x.shape[1], part.y.shape[1]) for part in parts)
+
+
+def _largest(parts: tuple[Batch, ...]) -> Batch:
+  """Returns the part with the most target positions."""
+  return max(parts, key=lambda part: math.prod(part.y.shape))

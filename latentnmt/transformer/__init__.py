@@ -1,9 +1,9 @@
 """Pre-norm Transformer stacks (Vaswani et al. 2017), scanned over layers.
 
 Dropout is active exactly where a "dropout" rng is given to `apply`; no module
-takes a training flag. Its noise is shared along the length (and, for attention
-weights, over sentences and heads), as in the paper's public code: cheaper, and
-a unit is dropped for a whole sentence.
+takes a training flag. By default its noise is shared along the length (and, for
+attention weights, over sentences and heads), as in the paper's public code;
+`shared_dropout=False` gives every number its own.
 
 Decoders attend to the source through a `CrossAttentionCache`: the keys and
 values of every layer, computed once per sentence by `DecoderStack.precompute`.

@@ -10,7 +10,7 @@ import numpy as np
 
 from latentnmt import config as cfg
 from latentnmt import matmul
-from latentnmt.transformer.parts import Dropout
+from latentnmt.transformer.parts import dropout
 from latentnmt.types import Array, Mask
 
 
@@ -57,8 +57,8 @@ class Attention(nn.Module):
     head = functools.partial(dense, (c.heads, c.width // c.heads))
     self.query, self.key, self.value = head(), head(), head()
     self.out = dense(c.width, axis=(-2, -1))
-    # One mask for all sentences and heads: fewer random numbers to draw.
-    self.dropout = Dropout(c.attention_dropout, shared=(0, 1))
+    # Where noise is shared: one mask for all sentences and heads.
+    self.dropout = dropout(c, c.attention_dropout, 0, 1)
 
   def keys_values(self, states: Array) -> tuple[Array, Array]:
     """Maps float[B, S, D] to float[B, H, D/H, S] and float[B, H, S, D/H]."""
@@ -91,7 +91,7 @@ class FeedForward(nn.Module):
     """Maps float[B, T, D] to float[B, T, D]."""
     c = self.config
     hidden = nn.relu(matmul.dense(c, c.hidden, name="hidden")(x))
-    hidden = Dropout(c.hidden_dropout, shared=(-2,))(hidden)
+    hidden = dropout(c, c.hidden_dropout, -2)(hidden)
     return matmul.dense(c, c.width, name="out")(hidden)
 
 
@@ -109,7 +109,7 @@ class EncoderLayer(nn.Module):
     c = self.config
     self.attention, self.feed_forward = Attention(c), FeedForward(c)
     self.attention_norm, self.feed_forward_norm = layer_norm(c), layer_norm(c)
-    self.dropout = Dropout(c.dropout, shared=(-2,))
+    self.dropout = dropout(c, c.dropout, -2)
 
   def __call__(self, x: Array, mask: Mask) -> Array:
     """Maps float[B, T, D]; bool[B or 1, T or 1, T] says who sees whom."""
@@ -130,7 +130,7 @@ class DecoderLayer(nn.Module):
     self.feed_forward = FeedForward(c)
     self.attention_norm, self.cross_norm = layer_norm(c), layer_norm(c)
     self.feed_forward_norm = layer_norm(c)
-    self.dropout = Dropout(c.dropout, shared=(-2,))
+    self.dropout = dropout(c, c.dropout, -2)
 
   def __call__(
     self, x: Array, mask: Mask, source: CrossAttentionCache

@@ -1,10 +1,13 @@
 """Small parts of a Transformer: positions, dropout, a normalised linear map."""
 
 from flax import linen as nn
+import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from latentnmt.types import Array
+from latentnmt import config as cfg
+from latentnmt.types import Array, Key
 
 
 def sinusoids(length: int, width: int) -> np.ndarray:
@@ -21,7 +24,13 @@ def add_positions(x: Array) -> Array:
 
 
 class Dropout(nn.Module):
-  """Dropout wherever a "dropout" rng is given; noise shared along `shared`."""
+  """Dropout wherever a "dropout" rng is given.
+
+  Attributes:
+    rate: share of the numbers that become zero.
+    shared: axes along which all have the same noise; without any, `rate` is
+      rounded to a multiple of 1/256.
+  """
 
   rate: float
   shared: tuple[int, ...] = ()
@@ -29,8 +38,51 @@ class Dropout(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns `x`, with a share `rate` of it zero and the rest scaled up."""
-    drop = nn.Dropout(self.rate, broadcast_dims=self.shared)
-    return drop(x, deterministic=not self.has_rng("dropout"))
+    if not self.has_rng("dropout") or not self.rate:
+      return x
+    if self.shared:
+      drop = nn.Dropout(self.rate, broadcast_dims=self.shared)
+      return drop(x, deterministic=False)
+    return _ByteDropout(self.rate)(x)
+
+
+class _ByteDropout(nn.Module):
+  """Dropout at a multiple of 1/256, of a byte of noise for each number.
+
+  A module of its own, made where it is called: one that a transformation
+  without the "dropout" rng has seen cannot draw from it later.
+  """
+
+  rate: float
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    dropped = round(self.rate * 256)
+    kept = random_bytes(self.make_rng("dropout"), x.shape) >= dropped
+    return jnp.where(kept, x / (1 - dropped / 256), 0)
+
+
+def dropout(
+  config: cfg.TransformerConfig, rate: float, *shared: int
+) -> Dropout:
+  """Returns dropout that has noise in common along the axes `shared`.
+
+  Only where the configuration wants that; else every number has its own.
+  """
+  return Dropout(rate, shared if config.shared_dropout else ())
+
+
+def random_bytes(key: Key, shape: tuple[int, ...]) -> Array:
+  """Draws uint8 numbers, four out of each random word.
+
+  Random words are what dropout costs on a CPU; `jax.random.bits` would draw one
+  for each byte.
+  """
+  *rows, columns = shape
+  words = jax.random.bits(key, (*rows, -(-columns // 4)), jnp.uint32)
+  # The leading axes stay as they are, so that each device draws its own rows.
+  numbers = lax.bitcast_convert_type(words, jnp.uint8).reshape(*rows, -1)
+  return numbers[..., :columns]
 
 
 class WeightNormDense(nn.Module):

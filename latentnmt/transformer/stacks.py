@@ -19,7 +19,7 @@ from latentnmt.transformer.layers import (
   SelfAttentionCache,
   layer_norm,
 )
-from latentnmt.transformer.parts import Dropout
+from latentnmt.transformer.parts import dropout
 from latentnmt.types import Array, Mask, Params, Source
 
 
@@ -47,7 +47,7 @@ class EncoderStack(nn.Module):
   num_layers: int
 
   def setup(self):
-    self.dropout = Dropout(self.config.dropout, shared=(-2,))
+    self.dropout = dropout(self.config, self.config.dropout, -2)
     self.layers = EncoderLayer(self.config)
     self.norm = layer_norm(self.config)
 
@@ -74,7 +74,7 @@ class DecoderStack(nn.Module):
   causal: bool = False
 
   def setup(self):
-    self.dropout = Dropout(self.config.dropout, shared=(-2,))
+    self.dropout = dropout(self.config, self.config.dropout, -2)
     self.layers = DecoderLayer(self.config)
     self.norm = layer_norm(self.config)
 

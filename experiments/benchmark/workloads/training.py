@@ -25,11 +25,11 @@ def measure(subject: Subject, batch_tokens: int, repeats: int) -> dict:
     out_shardings=sharding.replicated(mesh),
   )
   state = jax.block_until_ready(init())
-  programs.compile(state, [(rows, batch.x.shape[1], length)])
+  programs.compile(state, [((rows, batch.x.shape[1], length),)])
 
   def step():
     nonlocal state
-    state, metrics = programs(state, on_devices)
+    state, metrics = programs(state, (on_devices,))
     return state, metrics
 
   times = timed(step, repeats, f"training x {rows}")
