@@ -312,7 +312,7 @@ def test_given_shapes_are_those_of_any_corpus():
     data.Batches(store()[0], 256, edges=((16, 10), (32, 32)))
 
 
-@pytest.mark.parametrize("batch_tokens", [512, 2048])
+@pytest.mark.parametrize("batch_tokens", [1024, 4096])
 def test_every_mixed_batch_has_all_lengths(batch_tokens):
   tokens, _, _ = store(2000)
   batches = data.Batches(tokens, batch_tokens, max_shapes=4, mixed=True)
@@ -325,9 +325,8 @@ def test_every_mixed_batch_has_all_lengths(batch_tokens):
     assert tuple((*p.x.shape, p.y.shape[1]) for p in parts) == kind
     real.append([(p.x[:, 0] != PAD).sum() for p in parts])
   assert np.sum(real) == (tokens.lengths[:, 0] > 0).sum()
-  # Each batch has its share of every shape, but for rows that stay empty.
-  assert np.ptp(real, axis=0).max() <= 8
-  assert min(batches.fill) > 0.6
+  # Each batch has its share of every shape.
+  assert np.ptp(real, axis=0).max() <= 1
 
 
 def test_pairs_of_one_length_leave_no_padding():

@@ -19,6 +19,7 @@ from tqdm import tqdm
 import workers
 
 from latentnmt import checkpoint, schedules, sharding, train
+from latentnmt.data import Batches
 from latentnmt.errors import InputError
 from latentnmt.models import build
 from latentnmt.runs import RunDirectory
@@ -131,17 +132,60 @@ def test_two_programs_are_the_one_step():
   state = loop._initial(model, config.train, mesh)
   y = np.array([[5, 6, 1, 0], [7, 1, 0, 0]], np.int32)
   batch = Batch(np.tile(y, (4, 1)), np.tile(y, (4, 1)))
-  one, sums = jax.jit(train.make_train_step(model, config))(state, batch)
+  one, sums = jax.jit(train.make_train_step(model, config))(state, (batch,))
   put = sharding.put(batch, mesh)
   programs = train.Programs(model, config, mesh)
-  programs.compile(state, [(8, 4, 4)])
-  two, values = programs(state, put)
+  programs.compile(state, [((8, 4, 4),)])
+  two, values = programs(state, (put,))
   assert sums.keys() == values.keys()
   np.testing.assert_allclose(values["loss"], sums["loss"], rtol=1e-6)
   for a, b in zip(
     jax.tree.leaves(two.opt_state), jax.tree.leaves(one.opt_state), strict=True
   ):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["transformer_tiny", "gauss_tiny"])
+def test_parts_count_as_one_batch_of_all_their_sentences(preset):
+  # Without noise, so that the same sentences have the same terms.
+  off = ("dropout", "attention_dropout", "hidden_dropout")
+  config = workers.config(
+    preset, *(f"model.transformer.{name}=0.0" for name in off)
+  )
+  y = np.array([[5, 6, 1, 0], [7, 8, 9, 1], [7, 1, 0, 0]], np.int32)
+  model = build(config.model)
+  params = train.init_state(model, config.train).params
+  gradient = jax.jit(train.make_gradient(model, config))
+  parts = Batch(y[:2], y[:2]), Batch(y[2:, :2], y[2:, :2])
+  grads, sums = gradient(params, 0, parts)
+  assert sums["num_sentences"] == 3 and sums["num_tokens"] == 9
+  if preset == "transformer_tiny":
+    whole, expected = gradient(params, 0, (Batch(y, y),))
+    np.testing.assert_allclose(sums["loss"], expected["loss"], rtol=1e-5)
+    chex.assert_trees_all_close(grads, whole, rtol=1e-3, atol=1e-5)
+
+
+def test_parts_draw_noise_of_their_own():
+  config = workers.config("transformer_tiny")
+  y = np.array([[5, 6, 7, 1]], np.int32)
+  model = build(config.model)
+  params = train.init_state(model, config.train).params
+  gradient = jax.jit(train.make_gradient(model, config))
+  _, one = gradient(params, 0, (Batch(y, y),))
+  _, two = gradient(params, 0, (Batch(y, y), Batch(y, y)))
+  assert not np.isclose(two["log_py"], 2 * one["log_py"], rtol=1e-6)
+
+
+def test_a_run_on_mixed_lengths_counts_its_epochs(data, tmp_path):
+  config = workers.config(
+    "transformer_tiny", "train.mixed_lengths=True", "train.steps=2"
+  )
+  run = RunDirectory(tmp_path / "run")
+  train.fit(config, data, run.path, progress=None)
+  (row, *_) = [row for row in run.metrics() if row["step"] == 2]
+  store, batch_tokens = data.store("train"), config.train.batch_tokens
+  batches = Batches(store, batch_tokens, max_shapes=8, mixed=True)
+  assert row["epoch"] == 2 / batches.per_epoch
 
 
 def test_a_run_leaves_its_files(teacher):

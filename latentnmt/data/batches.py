@@ -72,7 +72,7 @@ class Batches:
       plan = plan_shapes(lengths, batch_tokens, max_shapes)
     if mixed:
       plan = plan_mixed(plan, batch_tokens)
-    self._ids = tuple(np.where(ids < 0, -1, kept[ids]) for ids in plan.ids)
+    self._ids = tuple(kept[ids[ids >= 0]] for ids in plan.ids)
     self.shapes, self._batches = plan.shapes, plan.batches
     self._mixed = mixed
     self.kinds = (plan.shapes,) if mixed else tuple((s,) for s in plan.shapes)
@@ -94,6 +94,8 @@ class Batches:
       rows, count = self.shapes[k][0], self._batches[k]
       filled = np.full(count * rows, -1, np.int64)  # -1 for an empty row
       filled[: len(ids)] = random.permutation(ids)
+      if self._mixed:  # as many empty rows in each batch, but for one
+        filled = filled.reshape(rows, count).T
       of_shapes.append([(k, row) for row in filled.reshape(count, rows)])
     if self._mixed:
       return list(zip(*of_shapes, strict=True))
