@@ -37,9 +37,10 @@ def table(rows: Sequence[dict]) -> str:
     _cells(row) | {f"x {s}": _ratio(row, measured, s) for s in baselines}
     for row in measured
   ]
-  names = list(cells[0]) if cells else []
-  rule = "|---|---|---|" + "---:|" * (len(names) - 3)
-  lines = [names, *(each.values() for each in cells)]
+  if not measured:  # of a machine alone there is no table
+    return "\n".join(_conditions(rows))
+  rule = "|---|---|---|" + "---:|" * (len(cells[0]) - 3)
+  lines = [cells[0].keys(), *(each.values() for each in cells)]
   head, *body = (f"| {' | '.join(line)} |" for line in lines)
   return "\n".join([*_conditions(rows), "", head, rule, *body])
 
