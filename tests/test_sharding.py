@@ -71,6 +71,7 @@ def test_four_devices_compute_what_one_does(tmp_path):
     np.testing.assert_allclose(four[name], one[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_devices_translate_as_one_does(tmp_path):
   one, two = tmp_path / "one.npz", tmp_path / "two.npz"
   finish(start("translate", one, 1), start("translate", two, 2))

@@ -36,6 +36,7 @@ MODELS = dict(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_models_of_the_library_keep_the_contract(name):
   testing.check_model(MODELS[name], KEY)
