@@ -25,11 +25,10 @@ from latentnmt.experiments import app, shared_flags
 from latentnmt.experiments.study.layout import StudyDirectory
 from latentnmt.experiments.study.lengths import check_lengths
 from latentnmt.experiments.study.recipes import RECIPES, find_recipe
-from latentnmt.experiments.study.record import Record, alone
+from latentnmt.experiments.study.record import Record, alone, say
 from latentnmt.experiments.study.run import (
   clock,
   run_all,
-  say,
   show,
   start_process,
   summary,

@@ -76,6 +76,11 @@ class Record:
     files.write_json(self._study.record, self._stages)
 
 
+def say(line: str) -> None:
+  """Prints a line on stderr at once."""
+  print(line, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def alone(study: StudyDirectory) -> Iterator[IO]:
   """Holds the folder's lock, after waiting for a process that has it.
@@ -88,7 +93,6 @@ def alone(study: StudyDirectory) -> Iterator[IO]:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      message = f"waiting for another process that works in {study} ..."
-      print(message, file=sys.stderr, flush=True)
+      say(f"waiting for another process that works in {study} ...")
       fcntl.flock(lock, fcntl.LOCK_EX)
     yield lock

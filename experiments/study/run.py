@@ -11,7 +11,7 @@ import sys
 import time
 from typing import IO
 
-from latentnmt.experiments.study.record import Record
+from latentnmt.experiments.study.record import Record, say
 from latentnmt.experiments.study.schema import Recipe
 from latentnmt.experiments.study.stages import Stage
 
@@ -51,11 +51,6 @@ def run_all(
       sys.exit(status if status > 0 else 1)
     record.finish(stage, time.monotonic() - began)
     elapsed += record.seconds(stage)
-
-
-def say(line: str) -> None:
-  """Prints a line on stderr at once."""
-  print(line, file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:

@@ -13,7 +13,12 @@ from latentnmt.outputs import ctc_paths, words
 from latentnmt.outputs.ctc_paths import Emissions
 from latentnmt.outputs.prefix_beam import prefix_beam
 from latentnmt.outputs.protocol import Likelihood
-from latentnmt.outputs.strings import stretched, strings, with_escape
+from latentnmt.outputs.strings import (
+  num_positions,
+  stretched,
+  strings,
+  with_escape,
+)
 from latentnmt.types import PAD, Array, Key, Mask, Nats, Tokens
 
 # Folded into keys of words' random numbers, which have part numbers there.
@@ -45,8 +50,7 @@ class Ctc(nn.Module):
 
   def positions(self, source_lengths: Array) -> Array:
     """Returns the slots of each sentence, int32[B]."""
-    slots = stretched(source_lengths, self.scale, self.extra)
-    return jnp.where(source_lengths > 0, jnp.maximum(slots, 1), 0)
+    return num_positions(source_lengths, self.scale, self.extra, least=1)
 
   def max_positions(self, source_size: int) -> int:
     """Returns the most slots of sources of up to `source_size` tokens."""

@@ -11,7 +11,13 @@ from latentnmt.keys import fold_in_all, row_keys
 from latentnmt.masks import lengths, token_mask
 from latentnmt.outputs import lattice, words
 from latentnmt.outputs.protocol import Likelihood
-from latentnmt.outputs.strings import NEVER, stretched, strings, with_escape
+from latentnmt.outputs.strings import (
+  NEVER,
+  num_positions,
+  stretched,
+  strings,
+  with_escape,
+)
 from latentnmt.transformer import sinusoids
 from latentnmt.types import EOS, Array, Key, Mask, Nats, Tokens
 
@@ -50,8 +56,7 @@ class Dag(nn.Module):
 
   def positions(self, source_lengths: Array) -> Array:
     """Returns the vertices of each sentence, int32[B]."""
-    vertices = stretched(source_lengths, self.scale, self.extra)
-    return jnp.where(source_lengths > 0, jnp.maximum(vertices, 3), 0)
+    return num_positions(source_lengths, self.scale, self.extra, least=3)
 
   def max_positions(self, source_size: int) -> int:
     """Returns the most vertices of sources of up to `source_size` tokens."""

@@ -23,6 +23,14 @@ def stretched(length, scale: float, extra: int):
   return length * ratio.numerator // ratio.denominator + extra
 
 
+def num_positions(
+  source_lengths: Array, scale: float, extra: int, least: int
+) -> Array:
+  """Returns stretched lengths of `least` or more, int32[B]; 0 for no source."""
+  positions = jnp.maximum(stretched(source_lengths, scale, extra), least)
+  return jnp.where(source_lengths > 0, positions, 0)
+
+
 def num_words(y: Tokens) -> Array:
   """Returns int32[B]: tokens before EOS; 0 where there is no string."""
   return jnp.maximum(lengths(token_mask(y)) - 1, 0)
