@@ -1,8 +1,9 @@
 """Every noun of the library, as a struct with named fields.
 
 Letters, the same everywhere: `B` sentences, `S` source positions, `T` target
-positions, `D` model width, `C` latent channels, `H` heads, `V` vocabulary,
-`K` samples, `N` hypotheses.
+positions, `U` decoder positions (slots of a CTC, vertices of a graph), `D`
+model width, `C` latent channels, `H` heads, `V` vocabulary, `K` samples, `N`
+hypotheses.
 
 Token ids are int32; 0 is padding, 1 ends a sentence (EOS). There is no BOS: a
 decoder that needs a shifted target starts from PAD. A row that is all padding
@@ -80,6 +81,8 @@ class Terms:
     num_tokens: float32[B], tokens up to and including the first EOS.
     num_positions: float32[B], positions that the model scores; larger than
       `num_tokens` where EOS is appended to reach a multiple.
+    escaped: float32[B], 1 where the escape of an exact output, which reaches
+      every string, has more than half of the probability; else 0.
   """
 
   log_py: Nats
@@ -91,17 +94,39 @@ class Terms:
   log_pl: Nats
   num_tokens: Array
   num_positions: Array
+  escaped: Array
 
   @classmethod
   def without_latents(
-    cls, log_py: Nats, log_py_uniform: Nats, num_tokens: Array
+    cls,
+    log_py: Nats,
+    log_py_uniform: Nats,
+    num_tokens: Array,
+    log_pl: Nats | None = None,
+    escaped: Array | None = None,
   ) -> "Terms":
-    """Returns the terms of a model that models the length by its structure."""
+    """Returns the terms of a model without latents.
+
+    Args:
+      log_py: see `Terms`.
+      log_py_uniform: see `Terms`.
+      num_tokens: see `Terms`.
+      log_pl: None where the model has the length in its structure.
+      escaped: bool[B]; None for a model without an escape.
+    """
     zero = jnp.zeros_like(log_py)
     return cls(
-      log_py, log_py_uniform, zero, zero, zero, zero, zero, num_tokens,
-      num_tokens,
-    )  # fmt: skip
+      log_py=log_py,
+      log_py_uniform=log_py_uniform,
+      log_pz=zero,
+      log_qz=zero,
+      kl=zero,
+      kl_standard=zero,
+      log_pl=zero if log_pl is None else log_pl,
+      num_tokens=num_tokens,
+      num_positions=num_tokens,
+      escaped=zero if escaped is None else escaped.astype(jnp.float32),
+    )
 
   @property
   def elbo(self) -> Nats:
@@ -151,6 +176,8 @@ class Estimate:
     log_pl: float32[B], log p(T|x), the difference of the first two.
     num_tokens: float32[B], tokens up to and including the first EOS.
     num_positions: float32[B], positions the model scores.
+    escaped: float32[B], as in `Terms`; where there are latents, at the mean of
+      the posterior.
   """
 
   log_likelihood: Nats
@@ -165,6 +192,7 @@ class Estimate:
   log_pl: Nats
   num_tokens: Array
   num_positions: Array
+  escaped: Array
 
   def __repr__(self) -> str:
     # While JAX traces there are no numbers to show yet.

@@ -19,26 +19,30 @@ def _like(parent: str | type, **changes) -> tuple[str | type, dict[str, Any]]:
   return parent, changes
 
 
-# The sizes of the paper's section 4 and appendix, three roots and what differs
-# from them; "tiny" is for a laptop.
+_SMALL = dict(
+  transformer=dict(width=256, hidden=1024, heads=2),
+  encoder_layers=5,
+  decoder_layers=5,
+)
+_TINY = dict(
+  transformer=dict(width=128, hidden=512, heads=4),
+  encoder_layers=2,
+  decoder_layers=2,
+)
+_TINY_FLOW = cfg.FlowPriorConfig((3, 2), ("ca", "c"), hidden=128, heads=2)
+# What learns most from the same data, where no public code sets the default.
+_OURS = dict(shared_dropout=False)
+
+# The sizes of the paper's section 4 and appendix, each root and what differs
+# from it; "tiny" is for a laptop.
 _PRESETS: dict[str, tuple[str | type, dict[str, Any]]] = {
   "transformer_base": _like(cfg.AutoregressiveConfig),
-  "transformer_small": _like(
-    "transformer_base",
-    transformer=dict(width=256, hidden=1024, heads=2),
-    encoder_layers=5,
-    decoder_layers=5,
-  ),
+  "transformer_small": _like("transformer_base", **_SMALL),
   "transformer_large": _like(
     "transformer_base",
     transformer=dict(width=1024, hidden=4096, heads=16, dropout=0.3),
   ),
-  "transformer_tiny": _like(
-    "transformer_base",
-    transformer=dict(width=128, hidden=512, heads=4),
-    encoder_layers=2,
-    decoder_layers=2,
-  ),
+  "transformer_tiny": _like("transformer_base", **_TINY),
   "gauss_base": _like(cfg.LatentConfig, transformer=dict(heads=4)),
   "gauss_large": _like(
     "gauss_base",
@@ -84,8 +88,37 @@ _PRESETS: dict[str, tuple[str | type, dict[str, Any]]] = {
   "flow_small_iwslt": _like("flow_base_iwslt", prior=dict(steps=(4, 4, 4))),
   "flow_tiny": _like(  # the sizes of gauss_tiny, with another prior
     "gauss_tiny",
-    prior=cfg.FlowPriorConfig((3, 2), ("ca", "c"), hidden=128, heads=2),
+    prior=_TINY_FLOW,
   ),
+  # Ours: one pass and an exact likelihood, at the sizes of the Transformers.
+  "ctc_base": _like(cfg.OnePassConfig, transformer=_OURS),
+  "ctc_small": _like("ctc_base", **_SMALL),
+  "ctc_tiny": _like("ctc_base", **_TINY),
+  "dag_base": _like("ctc_base", output=cfg.DagConfig()),
+  "dag_small": _like("dag_base", **_SMALL),
+  "dag_tiny": _like("dag_base", **_TINY),
+  "factorised_base": _like("ctc_base", output=cfg.FactorisedConfig()),
+  "factorised_small": _like("factorised_base", **_SMALL),
+  "factorised_tiny": _like("factorised_base", **_TINY),
+  # And the same with latents on source positions.
+  "ctc_gauss_base": _like(cfg.SourceLatentConfig, transformer=_OURS),
+  "ctc_gauss_small": _like("ctc_gauss_base", **_SMALL),
+  "ctc_gauss_tiny": _like(
+    "ctc_gauss_base",
+    **_TINY,
+    posterior_layers=2,
+    prior=cfg.GaussianPriorConfig(layers=2),
+  ),
+  "ctc_flow_base": _like(
+    "ctc_gauss_base", prior=cfg.FlowPriorConfig((4, 4), ("ca", "c"))
+  ),
+  "ctc_flow_small": _like(
+    "ctc_flow_base", **_SMALL, prior=dict(hidden=320, heads=4)
+  ),
+  "ctc_flow_tiny": _like("ctc_gauss_tiny", prior=_TINY_FLOW),
+  "dag_gauss_base": _like("ctc_gauss_base", output=cfg.DagConfig()),
+  "dag_gauss_small": _like("dag_gauss_base", **_SMALL),
+  "dag_gauss_tiny": _like("ctc_gauss_tiny", output=cfg.DagConfig()),
 }
 
 

@@ -6,7 +6,7 @@ import types
 import typing
 from typing import Any
 
-from latentnmt.config import model, train
+from latentnmt.config import model, outputs, train
 from latentnmt.errors import InputError
 
 _CLASSES = {
@@ -14,6 +14,7 @@ _CLASSES = {
   for cls in (
     *(model.TransformerConfig, train.TrainConfig, train.ExperimentConfig),
     *typing.get_args(model.PriorConfig),
+    *typing.get_args(outputs.OutputConfig),
     *typing.get_args(model.ModelConfig),
   )
 }

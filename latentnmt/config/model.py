@@ -2,6 +2,11 @@
 
 import dataclasses
 
+from latentnmt.config.outputs import (
+  CtcConfig,
+  OutputConfig,
+  check_output_heads,
+)
 from latentnmt.config.ranges import check_ranges
 from latentnmt.errors import InputError
 
@@ -232,6 +237,73 @@ class LatentConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class OnePassConfig:
+  """An encoder, a non-causal decoder and an output; no latents.
+
+  Attributes:
+    transformer: sizes shared by both stacks.
+    encoder_layers: of the source encoder.
+    decoder_layers: of the decoder.
+    output: how the decoder's positions become a string.
+    max_length_difference: as in `LatentConfig`; read only where the output is
+      of a given length.
+    length_gradient: as in `LatentConfig`, likewise.
+  """
+
+  transformer: TransformerConfig
+  encoder_layers: int = 6
+  decoder_layers: int = 6
+  output: OutputConfig = CtcConfig()
+  max_length_difference: int = 30
+  length_gradient: bool = False
+
+  def __post_init__(self):
+    check_ranges(self)
+    check_output_heads(self.output, self.transformer.width)
+
+  @property
+  def family(self) -> str:
+    """Group of the model in a report: that of the output."""
+    return self.output.family
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceLatentConfig:
+  """Latents on source positions, and an output that models the length.
+
+  Attributes:
+    transformer: sizes shared by every stack.
+    encoder_layers: of the source encoder.
+    posterior_layers: of q(z|x, y), and of its encoder of y.
+    decoder_layers: of p(y|z, x).
+    output: how the decoder's positions become a string.
+    channels: C, latent channels per source position.
+    prior: configuration of p(z|x).
+    posterior_gain: as in `LatentConfig`.
+    posterior_word_dropout: as in `LatentConfig`.
+  """
+
+  transformer: TransformerConfig
+  encoder_layers: int = 6
+  posterior_layers: int = 3
+  decoder_layers: int = 6
+  output: OutputConfig = CtcConfig()
+  channels: int = 8
+  prior: PriorConfig = GaussianPriorConfig()
+  posterior_gain: float = 0.0
+  posterior_word_dropout: float = 0.2
+
+  def __post_init__(self):
+    check_ranges(self)
+    check_output_heads(self.output, self.transformer.width)
+
+  @property
+  def family(self) -> str:
+    """Group of the model in a report: those of output and prior."""
+    return f"{self.output.family}, {self.prior.family}"
+
+
+@dataclasses.dataclass(frozen=True)
 class CustomModelConfig:
   """A model from the user's own code.
 
@@ -251,4 +323,10 @@ class CustomModelConfig:
   family: str = "custom"
 
 
-ModelConfig = AutoregressiveConfig | LatentConfig | CustomModelConfig
+ModelConfig = (
+  AutoregressiveConfig
+  | LatentConfig
+  | OnePassConfig
+  | SourceLatentConfig
+  | CustomModelConfig
+)

@@ -19,15 +19,20 @@ _RANGES = (
     "0 or more",
     lambda value: 0 <= value < math.inf,
     "seed warmup schedule_restart clip kl_start kl_ramp free_nats alpha"
-    " patience keep_every posterior_gain",
+    " patience keep_every posterior_gain extra",
   ),
-  ("above 0", lambda value: 0 < value < math.inf, "learning_rate adam_eps"),
+  (
+    "above 0",
+    lambda value: 0 < value < math.inf,
+    "learning_rate adam_eps scale",
+  ),
   (
     "at least 0 and less than 1",
     lambda value: 0 <= value < 1,
     "dropout attention_dropout hidden_dropout posterior_word_dropout adam_b1"
-    " adam_b2 label_smoothing",
+    " adam_b2 label_smoothing escape",
   ),
+  ("0 to 1", lambda value: 0 <= value <= 1, "glancing"),
 )
 
 

@@ -40,8 +40,13 @@ class TrainConfig:
     alpha: weight of KL(q || N(0, I)).
     alpha_mix: as the public code: alpha follows the KL weight beta and takes
       its share from the KL, beta ((1 - alpha) kl + alpha kl_standard).
+    glancing: shares of wrong words that a non-autoregressive decoder is shown
+      in training (Qian et al. 2021), the first at the first step, the last at
+      the last one, others evenly between; () for none.
+    select: what makes a checkpoint the best on dev, and what `patience` waits
+      for: "bleu", or "nats", the bound on log p(y|x) a token.
     eval_every: steps between dev evaluations, which also save checkpoints.
-    patience: dev evaluations without a better BLEU before stopping; 0 for
+    patience: dev evaluations without a better one before stopping; 0 for
       never.
     keep_every: keep a checkpoint every so many steps for ever; 0 for none.
     log_every: steps between lines of metrics.
@@ -69,6 +74,8 @@ class TrainConfig:
   free_nats: float = 0.0
   alpha: float = 1e-4
   alpha_mix: bool = False
+  glancing: tuple = ()
+  select: str = "bleu"
   eval_every: int = 1000
   patience: int = 10
   keep_every: int = 0
@@ -77,6 +84,8 @@ class TrainConfig:
 
   def __post_init__(self):
     check_ranges(self)
+    if self.select not in ("bleu", "nats"):
+      raise InputError(f"select={self.select!r}; valid are 'bleu' and 'nats'.")
     if self.nonfinite not in ("stop", "skip"):
       raise InputError(
         f"nonfinite={self.nonfinite!r}; valid are 'stop' and 'skip'."

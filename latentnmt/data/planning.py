@@ -114,10 +114,13 @@ def plan_into(
 def plan_mixed(plan: Plan, batch_tokens: int) -> Plan:
   """Plans as many batches of each shape, which together hold `batch_tokens`.
 
+  Rows come in steps of 8; those that a shape's own pairs leave empty take pairs
+  of smaller shapes, so that few positions are computed for nothing.
+
   Args:
     plan: of the same pairs, whose shapes are taken over but for their rows.
     batch_tokens: sum over shapes of rows times the longer of S and T, at most,
-      as far as the least number of rows, 8 of each shape, allows.
+      as far as the least number of rows, 8 of a shape, allows.
 
   Returns:
     A plan whose ids are -1 where a row stays empty.
@@ -126,17 +129,31 @@ def plan_mixed(plan: Plan, batch_tokens: int) -> Plan:
   longer = np.array(plan.shapes)[:, 1:].max(axis=1)
   batches = -(-pairs @ longer // batch_tokens)
   while True:
-    rows = -(-pairs // (batches * _ROWS)) * _ROWS
-    if rows @ longer <= batch_tokens or rows.max() == _ROWS:
+    rows, ids = _fill_rows(plan, int(batches))
+    if rows @ longer <= batch_tokens or rows.max() <= _ROWS:
       break
     batches += 1
-  shapes, ids = [], []
-  for count, (_, *edges), own in zip(
-    rows.tolist(), plan.shapes, plan.ids, strict=True
-  ):
-    shapes.append((count, *edges))
-    ids.append(np.pad(own, (0, count * batches - len(own)), constant_values=-1))
-  return Plan(tuple(shapes), tuple(ids))
+  used = np.flatnonzero(rows)
+  shapes = tuple((int(rows[k]), *plan.shapes[k][1:]) for k in used)
+  return Plan(shapes, tuple(ids[k] for k in used))
+
+
+def _fill_rows(plan: Plan, batches: int) -> tuple[np.ndarray, list[np.ndarray]]:
+  """Returns the rows of each shape, and ids with -1 for those left empty."""
+  left = list(plan.ids)
+  rows = np.zeros(len(left), np.int64)
+  edges = np.array(plan.shapes)[:, 1:]
+  for k in reversed(range(len(left))):
+    rows[k] = -(-len(left[k]) // (batches * _ROWS)) * _ROWS
+    # The next smaller shapes first: what they give up costs the least there.
+    for j in reversed(range(k)):
+      if np.all(edges[j] <= edges[k]):
+        kept = max(len(left[j]) - (rows[k] * batches - len(left[k])), 0)
+        left[k] = np.concatenate([left[k], left[j][kept:]])
+        left[j] = left[j][:kept]
+    empty = rows[k] * batches - len(left[k])
+    left[k] = np.pad(left[k], (0, empty), constant_values=-1)
+  return rows, left
 
 
 def _plan(edges: np.ndarray, choice: np.ndarray, rows: Callable) -> Plan:

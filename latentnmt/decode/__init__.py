@@ -7,7 +7,9 @@ once, and its cross-attention keys and values are computed once per sentence
 whatever the beam, the number of candidates or of refinements.
 
   protocol.py  the contract of a method; parse.py reads its name
-  beam.py      Greedy, Beam: for models that decode from left to right
+  beam.py      Beam: for models that decode from left to right
+  one_pass.py  Lookahead, Viterbi, PrefixBeam: for those with an output
+  greedy.py    Greedy: for both
   delta.py     Delta: for latent models
   bound.py     what a latent model says of given translations
   rank.py      what another model says of them
@@ -15,7 +17,7 @@ whatever the beam, the number of candidates or of refinements.
   corpus.py    translate, of a batch, of lines of text, on all local devices
 """
 
-from latentnmt.decode.beam import Beam, Greedy
+from latentnmt.decode.beam import Beam
 from latentnmt.decode.bound import Bound, own_bound
 from latentnmt.decode.corpus import (
   Translations,
@@ -27,8 +29,10 @@ from latentnmt.decode.corpus import (
   translate_lines,
 )
 from latentnmt.decode.delta import Delta
+from latentnmt.decode.greedy import Greedy
 from latentnmt.decode.latents import LatentDraws, latent_draws
-from latentnmt.decode.parse import METHODS, parse_method
+from latentnmt.decode.one_pass import Lookahead, PrefixBeam, Viterbi
+from latentnmt.decode.parse import METHODS, methods_of, parse_method
 from latentnmt.decode.protocol import Method, Score
 from latentnmt.decode.rank import teacher_score
 
@@ -39,12 +43,16 @@ __all__ = [
   "Delta",
   "Greedy",
   "LatentDraws",
+  "Lookahead",
   "Method",
+  "PrefixBeam",
   "Score",
   "Translations",
+  "Viterbi",
   "check_method",
   "encode_lines",
   "latent_draws",
+  "methods_of",
   "own_bound",
   "parse_method",
   "teacher_score",

@@ -1,4 +1,4 @@
-"""Greedy and beam search, one compiled program per shape."""
+"""Beam search, one compiled program per shape."""
 
 import dataclasses
 import functools
@@ -11,6 +11,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from latentnmt.decode.protocol import NUMBER
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
 from latentnmt.masks import lengths, take_rows, token_mask
@@ -24,35 +25,12 @@ from latentnmt.types import (
   Tokens,
 )
 
-# A number in the name of a method, as "%g" writes it.
-NUMBER = r"(\d+(?:\.\d+)?(?:e-?\d+)?)"
-
 # How many more tokens than its own source a translation may have, whatever
 # the batch: the bound of the length predictor.
 _EXTRA_LENGTH = 30
 _NEVER = -1e9
 # Numbers of which the largest is found before those to select from.
 _PART = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class Greedy:
-  """Takes the likeliest next token, each time. Scores: log p(y|x)."""
-
-  examples: ClassVar = ("greedy",)
-
-  def __str__(self):
-    return "greedy"
-
-  @classmethod
-  def parse(cls, name: str) -> "Greedy | None":
-    """Returns `Greedy()` for "greedy"."""
-    return cls() if name == "greedy" else None
-
-  def decode(self, model, params, x, score, keys) -> Hypotheses:
-    """Translates int32[B, S]; see `Method.decode`."""
-    del score, keys
-    return beam_search(model, Beam(1, 0.0), params, x)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,6 +85,7 @@ def bound_given(
     log_py, log_pz = apply(mean, y, mask, source, method="log_joint")
     log_qz = distributions.normal_log_prob(mean, mean, scale)
     log_pl = apply(mask, source, method="log_prob_length")
-    return Bound(log_py, log_pz, masked_sum(log_qz, mask), log_pl)
+    grid = apply(mask, source, method="latent_mask")
+    return Bound(log_py, log_pz, masked_sum(log_qz, grid), log_pl)
 
   return jax.vmap(bound, in_axes=1, out_axes=1)(tokens)

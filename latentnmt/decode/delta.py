@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import re
 from typing import ClassVar
 
@@ -12,37 +11,28 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from latentnmt.decode.beam import NUMBER
 from latentnmt.decode.bound import bound_given
-from latentnmt.decode.protocol import Score
+from latentnmt.decode.protocol import NUMBER, Score, padded_length
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
 from latentnmt.masks import (
   length_mask,
   lengths,
-  masked_sum,
-  round_up,
   take_rows,
   token_mask,
   trim,
 )
 from latentnmt.types import (
   EOS,
-  PAD,
   Array,
   Hypotheses,
   Key,
   Latents,
-  Mask,
   Nats,
   Params,
   Source,
   Tokens,
 )
-
-# Target lengths are rounded up to a multiple of this, longer ones to a quarter
-# of the next power of two: few programs, of which none wastes much.
-_LENGTH_STEP = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +123,7 @@ def delta(
   # The one place where the host looks: how long the longest candidate is. Not
   # below S, so that batches of one shape nearly always share their program.
   longest = max(int(jnp.max(length)), x.shape[1])
-  t_max = _padded_length(longest, model.length_multiple)
+  t_max = padded_length(longest, model.length_multiple)
   # One program for any number of steps, whoever ranks the candidates.
   start = dataclasses.replace(method, steps=0, teacher=False)
   tokens, scores = _refine(
@@ -144,12 +134,6 @@ def delta(
   if method.candidates > 1:
     return _rank(tokens, bound_given(model, params, source, tokens).value)
   return Hypotheses(tokens, scores)
-
-
-def _padded_length(longest: int, multiple: int) -> int:
-  """Rounds up to 8, 16, 24, 32, 48, 64, 96 ..., and to `multiple`."""
-  quarter = 1 << max((longest - 1).bit_length() - 2, 0)
-  return round_up(longest, math.lcm(max(_LENGTH_STEP, quarter), multiple))
 
 
 def _check(model: nn.Module, method: Delta, score: Score | None):
@@ -178,10 +162,10 @@ def _refine(model, method, t_max, params, source, length, log_pl, keys, steps):
   apply = functools.partial(model.apply, variables(params))
 
   def decode(z, mask):
-    return read(apply, z, mask, source)
+    return apply(z, mask, source, method="read")
 
-  def mean(y, mask):
-    return posterior_mean(apply, y, mask, source)
+  def mean(y):
+    return posterior_mean(apply, y, source)
 
   def more(carry):
     step, _, _, changed = carry
@@ -189,7 +173,7 @@ def _refine(model, method, t_max, params, source, length, log_pl, keys, steps):
 
   def refine(carry):
     step, y, _, _ = carry
-    new, log_py = jax.vmap(decode)(jax.vmap(mean)(y, mask), mask)
+    new, log_py = jax.vmap(decode)(jax.vmap(mean)(y), mask)
     return step + 1, new, log_py, jnp.any(new != y)
 
   # Candidates come first in every array: `vmap` over them leaves keys and
@@ -197,7 +181,7 @@ def _refine(model, method, t_max, params, source, length, log_pl, keys, steps):
   lengths_ = jnp.repeat(length.T, method.samples, axis=0)  # [N, B]
   mask = jax.vmap(lambda n: length_mask(n, t_max))(lengths_)
   start = functools.partial(_start, apply, method, source, t_max, keys)
-  z = jax.vmap(start)(length.T)  # [lengths, samples, B, T, C]
+  z = jax.vmap(start)(length.T)  # [lengths, samples, B, G, C]
   z = z.reshape(-1, *z.shape[2:])
   y, log_py = jax.vmap(decode)(z, mask)
   # A fixed point of the whole batch ends the loop: what no longer changes
@@ -208,7 +192,7 @@ def _refine(model, method, t_max, params, source, length, log_pl, keys, steps):
 
 
 def _start(apply, method, source, t_max, keys, length) -> Latents:
-  """Returns starting latents float[samples, B, T, C] of lengths int32[B]."""
+  """Returns starting latents float[samples, B, G, C] of lengths int32[B]."""
   mask = length_mask(length, t_max)
   if method.temperature == 0:
     return apply(mask, source, method="center")[None]
@@ -229,24 +213,9 @@ def _start(apply, method, source, t_max, keys, length) -> Latents:
   return z.at[0].set(apply(mask, source, method="center"))
 
 
-def read(apply, z: Latents, mask: Mask, source: Source) -> tuple[Tokens, Nats]:
-  """Returns the argmax over y of p(y|z, x), and its log-probability.
-
-  The argmax is never PAD where the mask is true.
-
-  Args:
-    apply: the model's, with its parameters.
-    z: float[B, T, C].
-    mask: bool[B, T].
-    source: B sentences.
-  """
-  tokens, log_prob = apply(z, mask, source, method="likeliest")
-  return jnp.where(mask, tokens, PAD), masked_sum(log_prob, mask)
-
-
-def posterior_mean(apply, y: Tokens, mask: Mask, source: Source) -> Latents:
-  """Returns the delta posterior, E q(z|x, y): float32[B, T, C]."""
-  mean, _ = apply(y, mask, source, method="posterior")
+def posterior_mean(apply, y: Tokens, source: Source) -> Latents:
+  """Returns the delta posterior, E q(z|x, y): float32[B, G, C]."""
+  mean, _ = apply(y, token_mask(y), source, method="posterior")
   return mean
 
 

@@ -8,7 +8,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from latentnmt.decode.delta import posterior_mean, read
+from latentnmt.decode.delta import posterior_mean
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
 from latentnmt.masks import round_up
@@ -20,12 +20,12 @@ _CHUNK = 50
 
 @struct.dataclass
 class LatentDraws:
-  """Draws for one sentence pair, T positions of its target, C channels.
+  """Draws for one sentence pair, of C channels at G positions of latents.
 
   Attributes:
-    prior: float32[n, T, C], of p(z|x).
-    posterior: float32[n, T, C], of q(z|x, y).
-    delta: float32[n, T, C], where refinement takes each draw of the prior.
+    prior: float32[n, G, C], of p(z|x).
+    posterior: float32[n, G, C], of q(z|x, y).
+    delta: float32[n, G, C], where refinement takes each draw of the prior.
   """
 
   prior: Array
@@ -72,17 +72,18 @@ def _latent_draws(model, draws, steps, params, x, y, key) -> LatentDraws:
   apply = functools.partial(model.apply, variables(params))
   source = apply(x, method="precompute")
   y, mask = apply(y, method="targets")
+  grid = apply(mask, source, method="latent_mask")
   mean, scale = apply(y, mask, source, method="posterior")
   key_prior, key_posterior = jax.random.split(key)
 
   def refine(_, z):
-    tokens, _ = read(apply, z, mask, source)
-    return posterior_mean(apply, tokens, mask, source)
+    tokens, _ = apply(z, mask, source, method="read")
+    return posterior_mean(apply, tokens, source)
 
   def draw(k: Array) -> LatentDraws:
     z = apply(jax.random.fold_in(key_prior, k), mask, source, method="sample")
     noise = jax.random.normal(jax.random.fold_in(key_posterior, k), mean.shape)
-    posterior = jnp.where(mask[..., None], mean + scale * noise, 0)
+    posterior = jnp.where(grid[..., None], mean + scale * noise, 0)
     refined = lax.fori_loop(0, steps, refine, z)
     return LatentDraws(z[0], posterior[0], refined[0])
 

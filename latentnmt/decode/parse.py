@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
-from latentnmt.decode.beam import Beam, Greedy
+from latentnmt.decode.beam import Beam
 from latentnmt.decode.delta import Delta
+from latentnmt.decode.greedy import Greedy
+from latentnmt.decode.one_pass import Lookahead, PrefixBeam, Viterbi
 from latentnmt.decode.protocol import Method
 from latentnmt.errors import InputError
 
-METHODS = Greedy, Beam, Delta
+METHODS = Greedy, Beam, Lookahead, Viterbi, PrefixBeam, Delta
 
 
 def parse_method(name: str, among: Sequence[type[Method]] = METHODS) -> Method:
@@ -27,3 +29,18 @@ def parse_method(name: str, among: Sequence[type[Method]] = METHODS) -> Method:
   raise InputError(
     f"Unknown decoding method {name!r}; valid are for example {examples}."
   )
+
+
+def methods_of(output) -> tuple[type[Method], ...]:
+  """Returns the classes that decode by an output; the first one is quick.
+
+  Args:
+    output: with the contract `latentnmt.outputs.Output`.
+  """
+  searches = {
+    "lookahead": Lookahead,
+    "best": Greedy,
+    "viterbi": Viterbi,
+    "prefix_beam": PrefixBeam,
+  }
+  return tuple(cls for name, cls in searches.items() if hasattr(output, name))

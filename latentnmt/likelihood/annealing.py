@@ -45,7 +45,6 @@ from latentnmt.likelihood.importance import (
 )
 from latentnmt.masks import lengths, masked_sum, real_mask
 from latentnmt.types import (
-  PAD,
   AnnealedEstimate,
   Array,
   Batch,
@@ -71,9 +70,9 @@ class _Point:
   """A place of a chain.
 
   Attributes:
-    e: float32[B, T, C], zero on padding; z = mean + scale e.
+    e: float32[B, G, C], zero on padding; z = mean + scale e.
     log_weight: float32[B], log p(y, z|x) - log q(z|x, y).
-    gradient: float32[B, T, C], of `log_weight` with respect to `e`.
+    gradient: float32[B, G, C], of `log_weight` with respect to `e`.
   """
 
   e: Latents
@@ -88,6 +87,7 @@ class _Posterior:
   source: Source
   y: Tokens
   mask: Mask
+  latent_mask: Mask
   mean: Latents
   scale: Latents
   log_pl: Nats
@@ -119,7 +119,7 @@ def annealed(
     chains: K, for each sentence.
     leapfrog: steps of each Hamiltonian move.
     chunk: chains computed at a time; by default what fits memory.
-    reverse_from: float32[B, T, C], one exact sample of p(z|x, y) for each
+    reverse_from: float32[B, G, C], one exact sample of p(z|x, y) for each
       sentence, as `simulate` gives: for an upper bound.
 
   Returns:
@@ -143,7 +143,8 @@ def annealed(
       f" chains={chains}, leapfrog={leapfrog}, chunk={chunk} 1 or more."
     )
   if chunk is None:
-    chunk = default_chunk(model.config, *batch.y.shape, chains, layers=_LAYERS)
+    size = model.decoder_size(batch.x.shape[1], batch.y.shape[1])
+    chunk = default_chunk(model.config, rows, size, chains, layers=_LAYERS)
   posterior = _posterior(model, params, batch)
   reverse = reverse_from is not None
   start = reverse_from if reverse else posterior.mean  # unused forwards
@@ -164,26 +165,21 @@ def simulate(model, params, batch: Batch, key: Key) -> tuple[Batch, Latents]:
   `annealed` to start from.
 
   Args:
-    model: with the contract `models.LatentModel`, `encode` and `decode`.
+    model: with the contract `models.LatentModel`.
     params: its parameters.
     batch: sources, and targets whose lengths are taken.
     key: one key.
 
   Returns:
-    The batch with targets of the model's own, and float32[B, T, C]. A target
-    in which padding was drawn becomes a row of padding.
+    The batch with targets of the model's own, and float32[B, G, C]. What
+    `draw` could not make a sentence of is a row of padding.
   """
   key_z, key_y = jax.random.split(key)
   bound = model.bind(variables(params))
-  source = bound.encode(batch.x)
+  source = bound.precompute(batch.x)
   _, mask = bound.targets(batch.y)
   z = bound.sample(key_z, mask, source)
-  logits = bound.decode(z, mask, source)
-  y = jax.random.categorical(key_y, logits).astype(jnp.int32)
-  # PAD has a probability like any token, of some 1/V in a model that was never
-  # trained. No sentence contains it, but excluding it would change the density.
-  whole = jnp.all((y != PAD) | ~mask, axis=1)
-  return Batch(batch.x, jnp.where(mask & whole[:, None], y, PAD)), z
+  return Batch(batch.x, bound.draw(key_y, z, mask, source)), z
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -193,8 +189,9 @@ def _posterior(model, params, batch: Batch) -> _Posterior:
   source = bound.precompute(batch.x)
   y, mask = bound.targets(batch.y)
   mean, scale = bound.posterior(y, mask, source)
+  latent_mask = bound.latent_mask(mask, source)
   log_pl = bound.log_prob_length(mask, source)
-  return _Posterior(source, y, mask, mean, scale, log_pl)
+  return _Posterior(source, y, mask, latent_mask, mean, scale, log_pl)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "sizes"))
@@ -212,24 +209,24 @@ def _annealed(
   # one it is, is a value; what the other needs is computed and dropped.
   temperatures, chains, leapfrog, chunk = sizes
   source, y, mask = posterior.source, posterior.y, posterior.mask
-  mean, scale = posterior.mean, posterior.scale
+  mean, scale, grid = posterior.mean, posterior.scale, posterior.latent_mask
 
   def log_weight(e):  # z = mean + scale e, whose volume is in log_qz
     bound = model.bind(variables(params))
     log_py, log_pz = bound.log_joint(mean + scale * e, y, mask, source)
-    log_qz = masked_sum(standard_normal_log_prob(e) - jnp.log(scale), mask)
+    log_qz = masked_sum(standard_normal_log_prob(e) - jnp.log(scale), grid)
     return log_py + log_pz - log_qz
 
   def point(e):
     # One pass for the weight and its gradient; padding never moves.
-    e = jnp.where(mask[..., None], e, 0)
+    e = jnp.where(grid[..., None], e, 0)
     value, pullback = jax.vjp(log_weight, e)
     return _Point(e, value, pullback(jnp.ones_like(value))[0])
 
   def noise(roots):
     return normal_each(fold_in_all(roots, 0), mean.shape)
 
-  move = functools.partial(_move, point, mask, leapfrog)
+  move = functools.partial(_move, point, grid, leapfrog)
   # Numbered after the chains, so that none shares its noise with one of them.
   pilots = jax.vmap(lambda k: fold_in_all(keys, chains + k))(
     jnp.arange(_PILOTS)
@@ -261,7 +258,7 @@ def _annealed(
     acceptance=jnp.mean(acceptance, axis=0),
     log_pl=posterior.log_pl,
     num_tokens=lengths(real_mask(y)).astype(jnp.float32),
-    num_positions=lengths(mask).astype(jnp.float32),
+    num_positions=lengths(grid).astype(jnp.float32),
   )
   return zero_empty(estimate, mask)
 
@@ -324,7 +321,7 @@ def _move(
 
   Args:
     point_at: from e to a point.
-    mask: bool[B, T].
+    mask: bool[B, G].
     leapfrog: steps, each by float32[B] of `angle`.
     point: where to start.
     t: scalar.

@@ -60,7 +60,8 @@ def log_likelihood(
   if model.exact:
     return _exact(model, params, batch, samples)
   if chunk is None:
-    chunk = default_chunk(model.config, *batch.y.shape, samples)
+    size = model.decoder_size(batch.x.shape[1], batch.y.shape[1])
+    chunk = default_chunk(model.config, rows, size, samples)
   return _estimate(model, params, batch, keys, samples, min(chunk, samples))
 
 
@@ -76,7 +77,7 @@ def default_chunk(
   Args:
     config: of the model.
     rows: B.
-    length: T.
+    length: decoder positions, T for a decoder over target positions.
     samples: K; the chunks are made of nearly equal size.
     layers: whose activations are kept at once; many where gradients are taken.
   """
@@ -108,6 +109,7 @@ def _exact(model, params, batch: Batch, samples: int) -> Estimate:
     log_pl=terms.log_pl,
     num_tokens=terms.num_tokens,
     num_positions=terms.num_positions,
+    escaped=terms.escaped,
   )
 
 
@@ -120,16 +122,17 @@ def _estimate(
   source = bind().precompute(batch.x)
   y, mask = bind().targets(batch.y)
   mean, scale = bind().posterior(y, mask, source)
+  grid = bind().latent_mask(mask, source)
 
   def draw(k):
     noise = normal_each(fold_in_all(keys, k), mean.shape)
     z = mean + scale * noise
     log_py, log_pz = bind().log_joint(z, y, mask, source)
-    log_qz = masked_sum(normal_log_prob(z, mean, scale), mask)
+    log_qz = masked_sum(normal_log_prob(z, mean, scale), grid)
     return log_py, log_pz, log_qz
 
   weights = in_chunks(draw, samples, chunk)
-  num_positions = lengths(mask).astype(jnp.float32)
+  num_positions = lengths(grid).astype(jnp.float32)
   given_length = estimators.iwae(*weights)
   log_pl = bind().log_prob_length(mask, source)
   estimate = Estimate(
@@ -145,6 +148,7 @@ def _estimate(
     log_pl=log_pl,
     num_tokens=lengths(real_mask(y)).astype(jnp.float32),
     num_positions=num_positions,
+    escaped=bind().escaped(mean, y, mask, source),
   )
   return zero_empty(estimate, mask)
 

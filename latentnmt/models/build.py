@@ -6,7 +6,9 @@ from latentnmt import config as cfg
 from latentnmt.custom import build_custom
 from latentnmt.models.autoregressive import AutoregressiveTransformer
 from latentnmt.models.latent import LatentTransformer
+from latentnmt.models.one_pass import OnePassTransformer
 from latentnmt.models.parameters import count_parameters
+from latentnmt.models.source_latent import SourceLatentTransformer
 
 
 def build(config: cfg.ModelConfig) -> nn.Module:
@@ -20,6 +22,10 @@ def build(config: cfg.ModelConfig) -> nn.Module:
       return AutoregressiveTransformer(config)
     case cfg.LatentConfig():
       return LatentTransformer(config)
+    case cfg.OnePassConfig():
+      return OnePassTransformer(config)
+    case cfg.SourceLatentConfig():
+      return SourceLatentTransformer(config)
     case cfg.CustomModelConfig(target=target, fields=fields):
       return build_custom("model", target, config, **dict(fields))
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from latentnmt import config as cfg
-from latentnmt import distributions
 from latentnmt.bijections import cache_of, precompute
 from latentnmt.decode import Delta
 from latentnmt.embedding import Embedding
@@ -21,7 +20,9 @@ from latentnmt.masks import (
   real_mask,
   token_mask,
 )
+from latentnmt.models import glancing as glance
 from latentnmt.models.encoder import Encoder
+from latentnmt.models.latent_terms import latent_terms, mean_gain
 from latentnmt.models.length import LengthPredictor
 from latentnmt.models.protocol import check_dropout
 from latentnmt.priors import build_prior
@@ -32,6 +33,7 @@ from latentnmt.transformer import (
   add_positions,
 )
 from latentnmt.types import (
+  PAD,
   Array,
   Batch,
   Key,
@@ -62,6 +64,8 @@ class LatentTransformer(nn.Module):
 
   exact: ClassVar = False
   methods: ClassVar = (Delta,)
+  glances: ClassVar = True
+  smooths: ClassVar = True
 
   config: cfg.LatentConfig
   prior: nn.Module | None = None
@@ -114,20 +118,21 @@ class LatentTransformer(nn.Module):
     self.word_dropout = Dropout(c.posterior_word_dropout, shared=(-1,))
     self.posterior_stack = DecoderStack(transformer, c.posterior_layers)
     self.posterior_out = WeightNormDense(
-      2 * c.channels, functools.partial(_mean_gain, c.posterior_gain)
+      2 * c.channels, functools.partial(mean_gain, c.posterior_gain)
     )
     self.decoder = DecoderStack(transformer, c.decoder_layers)
     # Only where it is needed: a module that is made has parameters.
     if c.channels != transformer.width:
       self.from_latents = nn.Dense(transformer.width, dtype=transformer.dtype)
 
-  def __call__(self, batch: Batch, key: Key, train: bool = False) -> Terms:
-    """Returns the terms at one posterior sample, nats per sentence.
-
-    Args:
-      batch: B sentence pairs.
-      key: of the sample.
-      train: whether this is for a gradient.
+  def __call__(
+    self,
+    batch: Batch,
+    key: Key,
+    train: bool = False,
+    glancing: Array | None = None,
+  ) -> Terms:
+    """Returns the terms at one posterior sample; see `Model`.
 
     Raises:
       ValueError: for a "dropout" rng without `train`.
@@ -137,31 +142,22 @@ class LatentTransformer(nn.Module):
     y, mask = self.targets(batch.y)
     mean, scale = self.posterior(y, mask, source)
     z = mean + scale * jax.random.normal(key, mean.shape)
-    log_py, uniform = self._log_probs(z, y, mask, source)
-    # The batch that `init` sees is made up. To a prior that starts from data,
-    # an empty mask says so: it starts as the identity and waits for
-    # `initialise_prior`.
-    seen = mask & (not self.is_initializing())
-    log_pz = self.prior.log_prob(z, seen, source)
-    log_qz = masked_sum(distributions.normal_log_prob(z, mean, scale), mask)
-    # A closed form has less noise than one sample of the same quantity.
-    if hasattr(self.prior, "kl"):
-      kl = self.prior.kl(mean, scale, mask, source)
-    else:
-      kl = log_qz - log_pz
+    states = self._states(z, mask, source)
+    if glancing is not None:
+      # A key of its own: without glancing a sample is what it always was.
+      key = jax.random.fold_in(key, 1)
+      guess, _ = self.embedding.likeliest(jax.lax.stop_gradient(states))
+      words = glance.choose(y, guess, key, glancing)
+      states = self._states(z, mask, source, words)
+    log_py, uniform = self.embedding.log_probs(states, y)
     return Terms(
-      log_py=log_py,
-      log_py_uniform=uniform,
-      log_pz=log_pz,
-      log_qz=log_qz,
-      kl=kl,
-      kl_standard=masked_sum(
-        distributions.kl_standard_normal(mean, scale), mask
-      ),
+      log_py=masked_sum(log_py, mask),
+      log_py_uniform=masked_sum(uniform, mask),
       # The tails are a constant factor that nothing learns from.
       log_pl=self.log_prob_length(mask, source, tails=not train),
       num_tokens=lengths(real_mask(y)).astype(jnp.float32),
-      num_positions=lengths(mask).astype(jnp.float32),
+      escaped=jnp.zeros(len(y)),
+      **latent_terms(self.prior, z, mean, scale, mask, source),
     )
 
   def encode(self, x: Tokens) -> Source:
@@ -193,6 +189,16 @@ class LatentTransformer(nn.Module):
     y = append_eos(y, self.length_multiple)
     return y, token_mask(y)
 
+  def latent_mask(self, mask: Mask, source: Source) -> Mask:
+    """Returns where latents are: at the target's positions."""
+    del source
+    return mask
+
+  def decoder_size(self, source_size: int, target_size: int) -> int:
+    """Returns the decoder's positions of a batch of these sizes."""
+    del source_size
+    return target_size
+
   def posterior(
     self, y: Tokens, mask: Mask, source: Source
   ) -> tuple[Latents, Latents]:
@@ -207,21 +213,37 @@ class LatentTransformer(nn.Module):
     """Returns the logits of p(y_t|z, x), float32[B, T, V]."""
     return self.embedding.logits(self._states(z, mask, source))
 
-  def likeliest(
-    self, z: Latents, mask: Mask, source: Source
-  ) -> tuple[Tokens, Array]:
-    """Returns argmax p(y_t|z, x), int32[B, T], and its log-probability.
+  def read(self, z: Latents, mask: Mask, source: Source) -> tuple[Tokens, Nats]:
+    """Returns argmax p(y|z, x), int32[B, T] without PAD, and log p of it."""
+    states = self._states(z, mask, source)
+    tokens, log_prob = self.embedding.likeliest(states)
+    return jnp.where(mask, tokens, PAD), masked_sum(log_prob, mask)
 
-    The argmax is never PAD. The logits, float32[B, T, V], are not kept.
+  def draw(self, key: Key, z: Latents, mask: Mask, source: Source) -> Tokens:
+    """Draws from p(y|z, x), int32[B, T]: each position by itself.
+
+    A row in which PAD was drawn is all padding.
     """
-    return self.embedding.likeliest(self._states(z, mask, source))
+    logits = self.decode(z, mask, source)
+    y = jax.random.categorical(key, logits).astype(jnp.int32)
+    # PAD has a probability like any token, of some 1/V in a model that was
+    # never trained. No sentence contains it, but excluding it would change the
+    # density.
+    whole = jnp.all((y != PAD) | ~mask, axis=1)
+    return jnp.where(mask & whole[:, None], y, PAD)
 
   def log_joint(
     self, z: Latents, y: Tokens, mask: Mask, source: Source
   ) -> tuple[Nats, Nats]:
     """Returns log p(y|z, x) and log p(z|x), float32[B] nats per sentence."""
-    log_py, _ = self._log_probs(z, y, mask, source)
+    log_py, _ = self.embedding.log_probs(self._states(z, mask, source), y)
+    log_py = masked_sum(log_py, mask)
     return log_py, self.prior.log_prob(z, mask, self._for("prior", source))
+
+  def escaped(self, z: Latents, y: Tokens, mask: Mask, source: Source) -> Array:
+    """Returns float32[B] of zeros: there is no escape."""
+    del z, mask, source
+    return jnp.zeros(len(y))
 
   def log_prob_length(
     self, mask: Mask, source: Source, tails: bool = True
@@ -246,20 +268,13 @@ class LatentTransformer(nn.Module):
     source = self._for("prior", source)
     return self.prior.sample(key, mask, source, temperature=temperature)
 
-  def _states(self, z: Latents, mask: Mask, source: Source) -> Array:
+  def _states(
+    self, z: Latents, mask: Mask, source: Source, shown: Tokens | None = None
+  ) -> Array:
     z = z.astype(self.config.transformer.dtype)
     if self.config.channels != self.config.transformer.width:
       z = self.from_latents(z)
+    if shown is not None:
+      z = glance.show(z, shown, self.embedding)
     cache = cache_of(self.decoder, self._for("decoder", source))
     return self.decoder(add_positions(z), mask, cache)
-
-  def _log_probs(self, z, y, mask, source) -> tuple[Nats, Nats]:
-    states = self._states(z, mask, source)
-    log_py, uniform = self.embedding.log_probs(states, y)
-    return masked_sum(log_py, mask), masked_sum(uniform, mask)
-
-
-def _mean_gain(gain: float, key, shape, dtype=jnp.float32) -> Array:
-  """Returns initial gains: `gain` for means, zero for log scales."""
-  del key
-  return jnp.where(jnp.arange(shape[0]) < shape[0] // 2, gain, 0).astype(dtype)

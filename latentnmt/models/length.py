@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from latentnmt.masks import lengths, round_up
-from latentnmt.types import Array, Mask, Nats, Source
+from latentnmt.types import Array, Key, Mask, Nats, Source
 
 
 class LengthPredictor(nn.Module):
@@ -67,6 +67,29 @@ class LengthPredictor(nn.Module):
     log_probs, classes = jax.lax.top_k(self(source), count)
     length = lengths(source.mask)[:, None] + classes - self.bound
     return round_up(jnp.maximum(length, 1), self.multiple), log_probs
+
+  def sample(self, keys: Key, source: Source) -> tuple[Array, Nats]:
+    """Draws lengths from p(T|x), tails and all, and returns log p of each.
+
+    Args:
+      keys: typed keys [B].
+      source: B sentences.
+
+    Returns:
+      int32[B] and float32[B].
+    """
+    log_probs, lowest, highest = self._range(source)
+    key_class, key_tail = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    classes = jax.vmap(jax.random.categorical)(key_class, log_probs)
+    length = lengths(source.mask) + classes - self.bound
+    # Of a number in (0, 1] half is above 1/2, a quarter below that above 1/4:
+    # how often the mass is halved.
+    number = 1 - jax.vmap(jax.random.uniform)(key_tail)
+    beyond = self.multiple * jnp.floor(-jnp.log2(number)).astype(jnp.int32)
+    length += jnp.where(length == highest, beyond, 0)
+    length -= jnp.where(length == lowest, beyond, 0)
+    length = jnp.maximum(length, self.multiple)
+    return length, self.log_prob(length, source, tails=True)
 
   def _possible(self, source: Source) -> Mask:
     length = self._lengths(source)

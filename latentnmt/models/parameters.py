@@ -94,6 +94,7 @@ def initialise_prior(
   y, mask = bound.targets(batch.y)
   mean, scale = bound.posterior(y, mask, source)
   z = mean + scale * jax.random.normal(key_noise, mean.shape)
+  mask = bound.latent_mask(mask, source)
   # `init` through `log_prob` is where a bijection such as ActNorm looks at what
   # passes through it.
   own = prior.init(key_init, z, mask, source, method="log_prob")

@@ -29,6 +29,12 @@ class Model(Protocol):
       first one's default is quick: dev BLEU is measured with it.
     config: its configuration, with the sizes `transformer` and the `family`
       that a report groups models by.
+
+  Two more are taken as false and true of a model that does not have them:
+
+    glances     whether its call takes `glancing`, a share, in training
+    smooths     whether `Terms.log_py_uniform` is more than a zero, so that
+                label smoothing has a meaning
   """
 
   exact: ClassVar[bool]
@@ -42,6 +48,9 @@ class Model(Protocol):
       batch: padded with PAD; a row that is all padding has zero everywhere.
       key: of samples, where there are any.
       train: whether this is for a gradient; dropout takes a "dropout" rng.
+
+    Raises:
+      ValueError: for a "dropout" rng without `train`.
     """
 
 
@@ -51,6 +60,9 @@ class LatentModel(Model, Protocol):
   Likelihood estimators, refinement and pictures of latents ask for these. A
   model whose prior starts from data also has `encode` and `prior`, see
   `initialise_prior`.
+
+  Latents are at G positions, those of `latent_mask`: the target's, where a
+  model has p(T|x) and decodes at a given length, or for example the source's.
 
   Attributes:
     length_multiple: divides every target length.
@@ -66,15 +78,24 @@ class LatentModel(Model, Protocol):
   def targets(self, y: Tokens) -> tuple[Tokens, Mask]:
     """Returns targets as the model scores them, and their positions."""
 
+  def latent_mask(self, mask: Mask, source: Source) -> Mask:
+    """Returns bool[B, G], where latents are, of targets' positions bool[B, T]."""
+
+  def decoder_size(self, source_size: int, target_size: int) -> int:
+    """Returns how many positions the decoder has in a batch of [S] and [T]."""
+
   def posterior(
     self, y: Tokens, mask: Mask, source: Source
   ) -> tuple[Latents, Latents]:
-    """Returns mean and standard deviation of q(z|x, y), float32[B, T, C]."""
+    """Returns mean and standard deviation of q(z|x, y), float32[B, G, C]."""
 
   def log_joint(
     self, z: Latents, y: Tokens, mask: Mask, source: Source
   ) -> tuple[Nats, Nats]:
     """Returns log p(y|z, x) and log p(z|x), float32[B] nats."""
+
+  def escaped(self, z: Latents, y: Tokens, mask: Mask, source: Source) -> Array:
+    """Returns `Terms.escaped` of p(y|z, x), float32[B]."""
 
   def log_prob_length(self, mask: Mask, source: Source) -> Nats:
     """Returns log p(T|x), float32[B] nats."""
@@ -83,17 +104,18 @@ class LatentModel(Model, Protocol):
     """Returns the likeliest lengths int32[B, count], and log p of each."""
 
   def center(self, mask: Mask, source: Source) -> Latents:
-    """Returns where refinement starts, float[B, T, C]."""
+    """Returns where refinement starts, float[B, G, C]."""
 
   def sample(
     self, key: Key, mask: Mask, source: Source, temperature: float = 1.0
   ) -> Latents:
-    """Draws from p(z|x), float[B, T, C]."""
+    """Draws from p(z|x), float[B, G, C]."""
 
-  def likeliest(
-    self, z: Latents, mask: Mask, source: Source
-  ) -> tuple[Tokens, Array]:
-    """Returns argmax p(y_t|z, x), int32[B, T], and its log-probability."""
+  def read(self, z: Latents, mask: Mask, source: Source) -> tuple[Tokens, Nats]:
+    """Returns what z says most likely, int32[B, T'], and float32[B], log p."""
+
+  def draw(self, key: Key, z: Latents, mask: Mask, source: Source) -> Tokens:
+    """Draws from p(y|z, x), int32[B, T']."""
 
 
 def check_dropout(model: nn.Module, train: bool) -> None:
@@ -104,3 +126,13 @@ def check_dropout(model: nn.Module, train: bool) -> None:
   """
   if model.has_rng("dropout") and not train:
     raise ValueError("A 'dropout' rng was given without train=True.")
+
+
+def can_glance(model: nn.Module) -> bool:
+  """Returns whether a model's call takes `glancing`."""
+  return getattr(model, "glances", False)
+
+
+def can_smooth(model: nn.Module) -> bool:
+  """Returns whether label smoothing has a meaning for a model."""
+  return getattr(model, "smooths", True)

@@ -26,8 +26,10 @@ with U = output.max_positions(S) positions in a batch whose sources have S.
   ctc.py          the module; ctc_paths.py sums over its paths
   prefix_beam.py  search over strings of a CTC
   dag.py          the module; lattice.py sums over its paths, and finds the best
+  build.py        from a configuration to its output
 """
 
+from latentnmt.outputs.build import build_output
 from latentnmt.outputs.ctc import Ctc
 from latentnmt.outputs.dag import Dag
 from latentnmt.outputs.factorised import Factorised
@@ -40,6 +42,7 @@ __all__ = [
   "Factorised",
   "Likelihood",
   "Output",
+  "build_output",
   "escape_log_prob",
   "with_escape",
 ]

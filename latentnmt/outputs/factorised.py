@@ -23,6 +23,7 @@ class Factorised(nn.Module):
   """
 
   given_length: ClassVar = True
+  scale: ClassVar = 1.0
   escape: ClassVar = 0.0
 
   def log_prob(

@@ -45,10 +45,13 @@ class Output(Protocol):
   Attributes:
     given_length: whether there are as many positions as the string has tokens.
       The model then has p(T|x) from elsewhere, and does not call `positions`.
+    scale: positions for each source token, about: a model makes inputs of so
+      many kinds of each source state.
     escape: weight of the escape, see `with_escape`; 0 for none.
   """
 
   given_length: ClassVar[bool]
+  scale: float
   escape: float
 
   def positions(self, source_lengths: Array) -> Array:

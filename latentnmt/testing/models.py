@@ -205,27 +205,35 @@ def _check_latent_shapes(model, variables: Variables, batch: Batch) -> None:
     mean, scale = bound.posterior(y, mask, source)
     return {
       "targets": (y, mask),
+      "latent_mask": [bound.latent_mask(mask, source)],
       "posterior": (mean, scale),
       "log_joint": bound.log_joint(mean, y, mask, source),
       "log_prob_length": [bound.log_prob_length(mask, source)],
-      "best_lengths": bound.best_lengths(source, 2),
+      "escaped": [bound.escaped(mean, y, mask, source)],
+      "best_lengths": bound.best_lengths(source, 1),
       "center": [bound.center(mask, source)],
       "sample": [bound.sample(key, mask, source)],
-      "likeliest": bound.likeliest(mean, mask, source),
+      "read": bound.read(mean, mask, source),
+      "draw": [bound.draw(key, mean, mask, source)],
     }
 
   shapes = jax.eval_shape(call, batch, jax.random.key(0))  # computes nothing
   rows, length = shapes["targets"][1].shape
-  latents = rows, length, shapes["posterior"][0].shape[-1]
+  positions = shapes["latent_mask"][0].shape
+  latents = *positions, shapes["posterior"][0].shape[-1]
+  written = shapes["read"][0].shape
   expected = {
     "targets": [(jnp.int32, rows, length), (jnp.bool_, rows, length)],
+    "latent_mask": [(jnp.bool_, *positions)],
     "posterior": [(jnp.float32, *latents)] * 2,
     "log_joint": [(jnp.float32, rows)] * 2,
     "log_prob_length": [(jnp.float32, rows)],
-    "best_lengths": [(jnp.int32, rows, 2), (jnp.float32, rows, 2)],
+    "escaped": [(jnp.float32, rows)],
+    "best_lengths": [(jnp.int32, rows, 1), (jnp.float32, rows, 1)],
     "center": [(jnp.floating, *latents)],
     "sample": [(jnp.floating, *latents)],
-    "likeliest": [(jnp.int32, rows, length), (jnp.float32, rows, length)],
+    "read": [(jnp.int32, *written), (jnp.float32, rows)],
+    "draw": [(jnp.int32, *written)],
   }
   for name, values in shapes.items():
     for value, kind in zip(values, expected[name], strict=True):
