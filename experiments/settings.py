@@ -1,6 +1,6 @@
 """From flags to the configuration of a training."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 import dataclasses
 
 from latentnmt import zoo
@@ -14,12 +14,12 @@ from latentnmt.config import (
   override,
 )
 from latentnmt.errors import InputError
-from latentnmt.models import build
+from latentnmt.models import build, can_smooth
 
 
 def experiment_config(
   vocab_size: int,
-  settings: Iterable[str] = (),
+  settings: Sequence[str] = (),
   *,
   preset: str | None = None,
   model: str | None = None,
@@ -52,6 +52,7 @@ def experiment_config(
       )
     chosen = dataclasses.replace(chosen, prior=CustomPriorConfig(prior))
   config = ExperimentConfig(chosen, TrainConfig(), preset=preset or model)
-  config = override(config, *settings)
-  build(config.model)  # what cannot be built says so now
-  return config
+  # What cannot be built says so now.
+  if not can_smooth(build(override(config, *settings).model)):
+    settings = ("train.label_smoothing=0.0", *settings)
+  return override(config, *settings)

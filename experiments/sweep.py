@@ -1,4 +1,4 @@
-r"""Chooses settings by dev BLEU: a short training at every point of a grid.
+r"""Chooses settings on dev: a short training at every point of a grid.
 
   latentnmt sweep --preset=gauss_base --data=data/wmt14_en_de \
     --out=runs/wmt14_en_de/sweep/gauss_base.json --set=train.steps=30000 \
@@ -8,7 +8,7 @@ prints a table and writes it to --out, with the settings "chosen": those of the
 best training, which `train --settings_from=<out>` takes. Each training has a
 run directory below --out without its .json, such as `warmup4000-dropout0.1`,
 and a sweep that was cut off continues there. Checkpoints of finished ones are
-removed: what remains is how dev BLEU and the loss went.
+removed: what remains is how dev BLEU, nats and the loss went.
 """
 
 from collections.abc import Sequence
@@ -47,6 +47,10 @@ _OUT = flags.DEFINE_string(
 )
 
 
+# What `train.select` chooses by.
+_SCORES = {"bleu": "dev BLEU", "nats": "dev nats a token"}
+
+
 def main(argv):
   """Trains at every point, then writes and prints what came out."""
   del argv
@@ -81,7 +85,7 @@ def main(argv):
     "chosen": best,
   }
   files.write_json(out, found)
-  print(table(title, results, best))
+  print(table(title, results, best, _SCORES[configs[0].train.select]))
 
 
 def grid_points(grid: Sequence[str]) -> list[tuple[str, ...]]:
@@ -114,16 +118,16 @@ def _train(
   run: RunDirectory,
   warm_start: str | None,
 ) -> dict:
-  """Returns a training's best dev BLEU and its step, None if it diverged."""
+  """Returns a training's best dev score and its step, None if it diverged."""
   try:
     fit(config, data, run, warm_start=warm_start, progress=progress)
   except FloatingPointError as error:
     print(f"{run}: {error}", file=sys.stderr)
-    return {"bleu": None, "step": None}
+    return {"score": None, "step": None}
   shutil.rmtree(run.checkpoints_path, ignore_errors=True)
   jax.clear_caches()  # nothing compiled here serves the next point
   end = run.finished()
-  return {"bleu": end["best_bleu"], "step": end["best_step"]}
+  return {"score": end["best_score"], "step": end["best_step"]}
 
 
 def chosen(results: Sequence[dict]) -> list[str]:
@@ -132,29 +136,31 @@ def chosen(results: Sequence[dict]) -> list[str]:
   Raises:
     InputError: where every training diverged.
   """
-  judged = [row for row in results if row["bleu"] is not None]
+  judged = [row for row in results if row["score"] is not None]
   if not judged:
     raise InputError(
       "Every training of the sweep diverged; lower train.learning_rate or try"
       " longer warm-ups."
     )
-  return max(judged, key=lambda row: row["bleu"])["settings"]
+  return max(judged, key=lambda row: row["score"])["settings"]
 
 
-def table(title: str, results: Sequence[dict], best: list[str]) -> str:
+def table(
+  title: str, results: Sequence[dict], best: list[str], score: str
+) -> str:
   """Writes the results in Markdown, the chosen row in bold."""
   fields = [setting.partition("=")[0] for setting in results[0]["settings"]]
   lines = [
-    f"{title}, chosen on dev BLEU:\n",
-    f"| {' | '.join([*fields, 'dev BLEU', 'step'])} |",
+    f"{title}, chosen on {score}:\n",
+    f"| {' | '.join([*fields, score, 'step'])} |",
     "|" + " ---: |" * (len(fields) + 2),
   ]
   for row in results:
     cells = [setting.partition("=")[2] for setting in row["settings"]]
-    if row["bleu"] is None:
+    if row["score"] is None:
       cells += ["diverged", ""]
     else:
-      cells += [f"{row['bleu']:.2f}", str(row["step"])]
+      cells += [f"{row['score']:.2f}", str(row["step"])]
     if row["settings"] == best:
       cells = [f"**{cell}**" for cell in cells]
     lines.append(f"| {' | '.join(cells)} |")

@@ -18,6 +18,7 @@ from . import (
   metrics,
   models,
   objectives,
+  outputs,
   priors,
   runs,
   schedules,
@@ -42,12 +43,18 @@ from .bijections import (
 from .checkpoint import load
 from .config import (
   AutoregressiveConfig,
+  CtcConfig,
   CustomModelConfig,
+  CustomOutputConfig,
   CustomPriorConfig,
+  DagConfig,
   ExperimentConfig,
+  FactorisedConfig,
   FlowPriorConfig,
   GaussianPriorConfig,
   LatentConfig,
+  OnePassConfig,
+  SourceLatentConfig,
   StandardNormalPriorConfig,
   TrainConfig,
   TransformerConfig,
@@ -57,6 +64,9 @@ from .decode import (
   Beam,
   Delta,
   Greedy,
+  Lookahead,
+  PrefixBeam,
+  Viterbi,
   parse_method,
   teacher_score,
   translate,
@@ -70,12 +80,15 @@ from .models import (
   LatentModel,
   LatentTransformer,
   Model,
+  OnePassTransformer,
+  SourceLatentTransformer,
   build,
   for_inference,
   initialise_prior,
   num_parameters,
 )
 from .objectives import negative_elbo
+from .outputs import Ctc, Dag, Factorised, Output
 from .priors import (
   FlowPrior,
   GaussianPrior,

@@ -28,31 +28,32 @@ class Progress:
   """State of early stopping.
 
   Attributes:
-    best: best dev BLEU so far; -1 before the first evaluation.
+    best: best score on dev so far, BLEU or nats; minus infinity before the
+      first evaluation.
     best_step: where it was reached.
     evaluations_since: dev evaluations after that.
   """
 
-  best: float = -1.0
+  best: float = -math.inf
   best_step: int = 0
   evaluations_since: int = 0
 
-  def after(self, step: int, bleu: float) -> "Progress":
+  def after(self, step: int, score: float) -> "Progress":
     """Returns the state after one more evaluation.
 
     Of equal ones the last is the best, but only a better one ends the wait.
     """
-    if bleu > self.best:
-      return Progress(bleu, step, 0)
-    best_step = step if bleu == self.best else self.best_step
+    if score > self.best:
+      return Progress(score, step, 0)
+    best_step = step if score == self.best else self.best_step
     return Progress(self.best, best_step, self.evaluations_since + 1)
 
 
 class Checkpoints:
   """A run's checkpoints: the latest two, the best, every `keep_every` steps.
 
-  Those have a dev BLEU. One without, to continue from and for nothing else, is
-  there for as long as it is the latest of all.
+  Those have a score on dev, BLEU or nats. One without, to continue from and for
+  nothing else, is there for as long as it is the latest of all.
 
   Parameters and optimiser state are separate items, so that decoding reads
   the parameters only. Saving is asynchronous; use as a context manager, or
@@ -77,7 +78,7 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         preservation_policy=_Preserved(keep_every),
         # Without it Orbax does not write the metrics to disk.
-        best_fn=_bleu,
+        best_fn=_score,
         save_decision_policy=_policies.FixedIntervalPolicy(1),
         cleanup_tmp_directories=True,
       ),
@@ -98,7 +99,7 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def best(self) -> int | None:
-    """Returns the last step of the highest dev BLEU, None before the first."""
+    """Returns the last step of the highest score, None before the first."""
     step = self._manager.best_step()
     return step if step is not None and self._manager.metrics(step) else None
 
@@ -107,12 +108,12 @@ class Checkpoints:
     return time.monotonic() - self._saved
 
   def save(
-    self, state: Any, progress: Progress, bleu: float | None = None
+    self, state: Any, progress: Progress, score: float | None = None
   ) -> None:
     """Saves a state (with `step`, `params` and `opt_state`) at its step.
 
-    Without a dev BLEU it is never the best nor what `load` finds, and the next
-    one takes its place.
+    Without a score on dev it is never the best nor what `load` finds, and the
+    next one takes its place.
     """
     self._manager.save(
       int(state.step),
@@ -123,7 +124,7 @@ class Checkpoints:
         ),
         progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
       ),
-      metrics={} if bleu is None else {"bleu": float(bleu)},
+      metrics={} if score is None else {"score": float(score)},
     )
     self._saved = time.monotonic()
 
@@ -196,7 +197,7 @@ class _Preserved:
     # Two judged ones: `restore` falls back on the one before.
     kept = {info.step for info in [*judged[-2:], *checkpoints[-1:]]}
     if judged:
-      kept.add(max(judged, key=lambda i: (_bleu(i.metrics), i.step)).step)
+      kept.add(max(judged, key=lambda i: (_score(i.metrics), i.step)).step)
     if self.keep_every:
       kept |= {i.step for i in judged if i.step % self.keep_every == 0}
     return [info.step in kept for info in checkpoints]
@@ -231,8 +232,9 @@ def _remove_damaged(folder: pathlib.Path) -> None:
     shutil.rmtree(path, ignore_errors=True)  # or another process does it
 
 
-def _bleu(metrics: dict[str, float]) -> float:
-  return metrics.get("bleu", -math.inf)
+def _score(metrics: dict[str, float]) -> float:
+  # By another name in earlier versions.
+  return metrics.get("score", metrics.get("bleu", -math.inf))
 
 
 def _abstract(tree: Any) -> Any:
@@ -248,7 +250,7 @@ def load(
 
   Args:
     run: the run directory.
-    step: of the checkpoint; None for the best by dev BLEU, the last of equals.
+    step: of the checkpoint; None for the best on dev, the last of equals.
 
   Raises:
     InputError: if `run` is no run directory or has no such checkpoint (those
@@ -292,7 +294,7 @@ def find_step(run: str | os.PathLike, step: int | None = None) -> int:
 
 
 def steps(run: str | os.PathLike) -> list[int]:
-  """Returns the steps that `load` can read: those with a dev BLEU.
+  """Returns the steps that `load` can read: those with a score on dev.
 
   The run may still be training: nothing there is touched, and what is listed
   now may be removed before it is loaded.
@@ -304,11 +306,11 @@ def steps(run: str | os.PathLike) -> list[int]:
 
 
 def _judged(run: str | os.PathLike) -> dict[int, float]:
-  """Returns the dev BLEU of each checkpoint that has one."""
+  """Returns the score on dev of each checkpoint that has one."""
   run = RunDirectory(run)
   run.config()
   found = _metrics(run.checkpoints_path)
-  return {step: _bleu(metrics) for step, metrics in found.items() if metrics}
+  return {step: _score(metrics) for step, metrics in found.items() if metrics}
 
 
 def _abstract_params(model: nn.Module) -> Params:

@@ -58,12 +58,13 @@ def negative_elbo(
 
 
 def totals(terms: Terms) -> dict[str, Array]:
-  """Sums over the batch: nats by name, tokens, positions and sentences."""
+  """Sums over the batch: nats by name, tokens, positions, rows, escapes."""
   # Sums add up over batches of any size, which means do not;
   # `metrics.terms_per_token` divides once, at the end.
   sums = {name: jnp.sum(getattr(terms, name)) for name in _NATS}
   sums["num_tokens"] = jnp.sum(terms.num_tokens)
   sums["num_positions"] = jnp.sum(terms.num_positions)
+  sums["escaped"] = jnp.sum(terms.escaped)
   # A row of padding is no sentence.
   sums["num_sentences"] = jnp.sum(terms.num_positions > 0, dtype=jnp.float32)
   return sums

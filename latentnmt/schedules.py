@@ -1,4 +1,4 @@
-"""Schedules along training: the KL weight and the learning rate."""
+"""Schedules along training: KL weight, learning rate, glancing."""
 
 import jax.numpy as jnp
 
@@ -27,3 +27,15 @@ def learning_rate(step: Array | int, config: TrainConfig, width: int) -> Array:
   warmup = max(config.warmup, 1)  # of 0 steps: the rate falls from the start
   scale = config.learning_rate * width**-0.5
   return scale * jnp.minimum(t**-0.5, t * warmup**-1.5)
+
+
+def glancing(step: Array | int, config: TrainConfig) -> Array | None:
+  """Returns the share of wrong words to show; None for no glancing.
+
+  `config.glancing` evenly along the training, linear between its values.
+  """
+  shares = config.glancing
+  if not shares:
+    return None
+  places = jnp.linspace(0.0, max(config.steps - 1, 1), len(shares))
+  return jnp.interp(jnp.asarray(step, jnp.float32), places, jnp.array(shares))

@@ -275,7 +275,7 @@ def _make_run(study, name, preset, fingerprint, rows, best=None, model=None):
   )
   files.write_json(run.config_path, to_dict(config))
   if best:
-    run.mark_finished("steps", step=best, best_step=best, best_bleu=20.0)
+    run.mark_finished("steps", step=best, best_step=best, best_score=20.0)
   for row in rows:
     _append(run, row)
   for step in (10, 20):

@@ -48,6 +48,7 @@ RETIRED = set(
 )
 CLASSES = {name for name in config.__all__ if name.endswith("Config")}
 CLASSES |= {"AutoregressiveTransformer", "LatentTransformer"}
+CLASSES |= {"OnePassTransformer", "SourceLatentTransformer"}
 CLASSES |= {"LinearGaussian", "Mixture"}
 
 
@@ -172,13 +173,19 @@ def compared(node):
         yield from names(other)
 
 
+# The one function of each file that makes a module of a configuration.
+BUILDERS = {
+  "latentnmt/priors.py": "build_prior",
+  "latentnmt/outputs/build.py": "build_output",
+}
+
+
 def asked_for(path):
-  """Names of classes that objects are told apart by, but in `build_prior`."""
+  """Names of classes that objects are told apart by, but in what builds."""
   tree = ast.parse(path.read_text())
-  if source_id(path) == "latentnmt/priors.py":
-    tree.body = [
-      node for node in tree.body if getattr(node, "name", "") != "build_prior"
-    ]
+  if source_id(path) in BUILDERS:
+    name = BUILDERS[source_id(path)]
+    tree.body = [n for n in tree.body if getattr(n, "name", "") != name]
   return {name for node in ast.walk(tree) for name in compared(node)}
 
 

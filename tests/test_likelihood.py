@@ -432,7 +432,7 @@ def test_latent_model_agrees_with_its_terms(multiple):
 
 def test_an_estimate_shows_itself_in_one_line():
   numbers = jnp.array([-2.0, -4.0])
-  estimate = Estimate(*[numbers] * 12).replace(num_tokens=jnp.array([1.0, 2.0]))
+  estimate = Estimate(*[numbers] * 13).replace(num_tokens=jnp.array([1.0, 2.0]))
   shown = "2 sentences, log p(y|x) -6.00 nats, -2.000 a token, ESS -3.0"
   assert repr(estimate) == f"Estimate({shown})"
   jax.jit(lambda e: repr(e) and e.kl)(estimate)

@@ -20,7 +20,9 @@ def _terms(padding_rows=0) -> Terms:
       kl_standard=6, log_pl=-2,
     ).items()
   }  # fmt: skip
-  fields = nats | {"num_tokens": _TOKENS, "num_positions": _POSITIONS}
+  escaped = np.array([0.0, 1.0, 0.0])
+  counts = {"num_tokens": _TOKENS, "num_positions": _POSITIONS}
+  fields = {**nats, **counts, "escaped": escaped}
   return Terms(
     **{
       name: jnp.asarray(np.pad(values, (0, padding_rows)), jnp.float32)
@@ -75,7 +77,7 @@ def test_rows_of_padding_change_nothing():
 
 
 def test_a_batch_of_padding_costs_nothing():
-  terms = Terms(*[jnp.zeros(4)] * 9)
+  terms = Terms(*[jnp.zeros(4)] * 10)
   assert objectives.negative_elbo(terms)[0] == 0
 
 

@@ -112,8 +112,9 @@ def test_settings_of_another_version_name_the_two(tmp_path):
 def test_the_end_of_training(tmp_path):
   run = RunDirectory(tmp_path / "run")
   assert run.finished() is None
-  run.mark_finished("patience", step=9, best_step=5, best_bleu=20.5)
-  expected = dict(reason="patience", step=9, best_step=5, best_bleu=20.5)
+  run.mark_finished("patience", step=9, best_step=5, best_score=20.5)
+  expected = dict(reason="patience", step=9, best_step=5, best_score=20.5)
+  expected["select"] = "bleu"
   assert run.finished() == expected
   assert run.finished_path.read_text() == json.dumps(expected) + "\n"
 

@@ -48,7 +48,7 @@ class Trainings:
     run.checkpoints_path.mkdir()
     steps = config.train.steps
     run.mark_finished(
-      "steps", step=steps, best_step=steps // 2, best_bleu=BLEU[point]
+      "steps", step=steps, best_step=steps // 2, best_score=BLEU[point]
     )
 
 
@@ -79,7 +79,7 @@ def test_the_best_is_chosen_and_trainings_take_it(trainings, tmp_path, capsys):
   assert trainings.ran == list(BLEU)
   path = tmp_path / "sweep" / "tiny.json"
   found = json.loads(path.read_text())
-  assert [row["bleu"] for row in found["results"]] == list(BLEU.values())
+  assert [row["score"] for row in found["results"]] == list(BLEU.values())
   assert found["results"][0]["step"] == 4
   # Of two equal ones the first.
   chosen = ["train.warmup=10", "model.transformer.dropout=0.3"]
@@ -105,7 +105,7 @@ def test_a_sweep_that_was_cut_off_continues(trainings, tmp_path):
 
 def test_all_diverged_is_an_error():
   with pytest.raises(InputError, match="Every training"):
-    sweep.chosen([{"settings": ["a=1"], "bleu": None, "step": None}])
+    sweep.chosen([{"settings": ["a=1"], "score": None, "step": None}])
 
 
 @pytest.mark.parametrize(

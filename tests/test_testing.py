@@ -56,7 +56,7 @@ class Unigram(nn.Module):
     log_py = self.sums(self.log_probs(logits)[batch.y], token_mask(batch.y))
     zero = jnp.zeros(len(batch.y))
     count = lengths(token_mask(batch.y)).astype(jnp.float32)
-    return Terms(log_py, log_py, *[zero] * 5, count, count)
+    return Terms(log_py, log_py, *[zero] * 5, count, count, zero)
 
   def log_probs(self, logits):
     return nn.log_softmax(logits)

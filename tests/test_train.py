@@ -202,7 +202,7 @@ def test_a_run_leaves_its_files(teacher):
     assert row["elbo"] == row["elbo_given_length"] == row["log_py"]
   end = run.finished()
   assert end["reason"] == "steps" and end["step"] == 4
-  assert end["best_bleu"] == max(row["dev_bleu"] for row in dev)
+  assert end["best_score"] == max(row["dev_bleu"] for row in dev)
   for row in steps:
     assert scalars["train/loss", row["step"]] == row["loss"]
   assert scalars["dev/bleu", 4] == dev[1]["dev_bleu"]

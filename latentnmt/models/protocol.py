@@ -79,7 +79,7 @@ class LatentModel(Model, Protocol):
     """Returns targets as the model scores them, and their positions."""
 
   def latent_mask(self, mask: Mask, source: Source) -> Mask:
-    """Returns bool[B, G], where latents are, of targets' positions bool[B, T]."""
+    """Returns where latents are, bool[B, G], of targets' bool[B, T]."""
 
   def decoder_size(self, source_size: int, target_size: int) -> int:
     """Returns how many positions the decoder has in a batch of [S] and [T]."""

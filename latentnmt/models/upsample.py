@@ -1,4 +1,4 @@
-"""What a non-causal decoder sees at each position: states of the source."""
+"""Inputs of a non-causal decoder: states of the source, spread over it."""
 
 from flax import linen as nn
 import jax.numpy as jnp

@@ -185,18 +185,32 @@ class RunDirectory:
   # Training.
 
   def finished(self) -> dict[str, Any] | None:
-    """Returns reason, step, best_step and best_bleu; None before the end.
+    """Returns reason, step, best_step, best_score, select; None before the end.
 
-    Reasons are "steps" (all were taken) and "patience" (early stopping).
+    Reasons are "steps" (all were taken) and "patience" (early stopping); the
+    score is what `train.select` says, on dev.
     """
-    return files.read_json(self.finished_path)
+    end = files.read_json(self.finished_path)
+    if end and "best_bleu" in end:  # of an earlier version
+      end |= {"best_score": end.pop("best_bleu"), "select": "bleu"}
+    return end
 
   def mark_finished(
-    self, reason: str, *, step: int, best_step: int, best_bleu: float
+    self,
+    reason: str,
+    *,
+    step: int,
+    best_step: int,
+    best_score: float,
+    select: str = "bleu",
   ) -> None:
     """Writes what `finished` returns."""
     end = dict(
-      reason=reason, step=step, best_step=best_step, best_bleu=best_bleu
+      reason=reason,
+      step=step,
+      best_step=best_step,
+      best_score=best_score,
+      select=select,
     )
     files.write_text(self.finished_path, json.dumps(end) + "\n")
 

@@ -56,9 +56,10 @@ class Dev:
     )
 
   def __call__(self, params: Params) -> dict[str, float]:
-    """Returns BLEU, and nats per token of the bound and of its terms."""
+    """Returns BLEU, nats per token of the bound and of its terms, escapes."""
     sums = [self._sums(params, batch) for batch in self._batches]
-    nats = metrics.terms_per_token(objectives.add(jax.device_get(sums)))
+    sums = objectives.add(jax.device_get(sums))
+    nats = metrics.terms_per_token(sums)
     del nats["kl_standard"]  # a regulariser, of no interest on dev
     hypotheses = decode.translate_lines(
       self._model,
@@ -70,4 +71,5 @@ class Dev:
       progress=self._progress,
     )
     bleu = metrics.bleu(hypotheses, self._targets).value
-    return {"bleu": sharding.agree(bleu), **nats}
+    escaped = {"escaped": sums["escaped"]}  # sentences
+    return {"bleu": sharding.agree(bleu), **nats, **escaped}

@@ -22,7 +22,7 @@ from latentnmt.checkpoint import Checkpoints, Progress
 from latentnmt.config import ExperimentConfig, TrainConfig
 from latentnmt.data import Batches, PreparedData
 from latentnmt.errors import InputError
-from latentnmt.models import build, starts_from_data
+from latentnmt.models import build, can_glance, can_smooth, starts_from_data
 from latentnmt.runs import RunDirectory
 from latentnmt.train import warm_start as warm
 from latentnmt.train.evaluation import Dev
@@ -90,7 +90,11 @@ def fit(
   if sharding.is_main():
     reason = "steps" if step == train.steps else "patience"
     run.mark_finished(
-      reason, step=step, best_step=past.best_step, best_bleu=past.best
+      reason,
+      step=step,
+      best_step=past.best_step,
+      best_score=past.best,
+      select=train.select,
     )
   return run
 
@@ -212,12 +216,13 @@ class _Loop:
   def _evaluate(self, done: int, state: TrainState, past: Progress) -> Progress:
     """Judges and saves a state."""
     row = self.dev(sharding.local(state.params))
-    past = past.after(done, row["bleu"])
+    score = row["elbo" if self.train.select == "nats" else "bleu"]
+    past = past.after(done, score)
     # Before the KL term, nothing trains the prior that decoding starts from.
     if self.has_prior and done <= self.train.kl_start:
       past = dataclasses.replace(past, evaluations_since=0)
     self.recorder.dev(row)
-    self.checkpoints.save(state, past, row["bleu"])
+    self.checkpoints.save(state, past, score)
     return past
 
   def _due(self) -> bool:
@@ -260,6 +265,18 @@ def _checked(config: ExperimentConfig, data: PreparedData) -> ExperimentConfig:
     raise InputError(
       f"model.transformer.vocab_size={transformer.vocab_size}, but the"
       f" vocabulary of {data.path} has {data.tokenizer.vocab_size} pieces."
+    )
+  model = build(config.model)
+  if train.label_smoothing and not can_smooth(model):
+    raise InputError(
+      f"train.label_smoothing={train.label_smoothing}: the output of"
+      f" {type(model).__name__} is exact, and smoothing has no meaning for it;"
+      " set 0."
+    )
+  if train.glancing and not can_glance(model):
+    raise InputError(
+      f"train.glancing={train.glancing}: {type(model).__name__} has no decoder"
+      " that could glance; leave it out."
     )
   if train.keep_every % train.eval_every:
     raise InputError(

@@ -115,9 +115,13 @@ def make_gradient(
         step_key(train.seed, step, DROPOUT),
       )
     )
+    # Only where it is asked for: not every model's call takes it.
+    share = schedules.glancing(step, train)
+    glancing = {} if share is None else {"glancing": share}
     return model.apply(
-      {"params": params}, batch, latents, train=True, rngs={"dropout": dropout}
-    )
+      {"params": params}, batch, latents, train=True,
+      rngs={"dropout": dropout}, **glancing,
+    )  # fmt: skip
 
   def gradient(params, step, parts):
     def loss(params):
