@@ -121,7 +121,7 @@ def test_the_property_that_fails_is_named(model, message):
 @pytest.mark.parametrize(
   ("name", "value", "message"),
   [
-    ("exact", False, "not exact, and without precompute, targets, posterior"),
+    ("exact", False, "not exact, and without precompute, targets, latent_mask"),
     ("exact", None, "exact: None, not True or False"),
     ("methods", (), r"methods: \(\), not a tuple of classes"),
     ("methods", (Paddings,), "a translation that is not tokens, EOS, then"),
