@@ -23,7 +23,8 @@ from latentnmt.experiments.study.schema import (
 _TEACHER = Run(
   preset="transformer_tiny",
   settings=(
-    *train(steps=320, eval_every=320, max_length=40, max_shapes=4),
+    *train(steps=320, eval_every=320, max_length=40),
+    *train(max_shapes=4, mixed_lengths=True),
     *train(warmup=200, learning_rate=0.5),
   ),
   methods=("greedy", "beam4"),
