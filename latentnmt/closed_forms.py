@@ -20,6 +20,7 @@ import numpy as np
 from latentnmt.config import LatentConfig, TransformerConfig
 from latentnmt.distributions import normal_log_prob, standard_normal_log_prob
 from latentnmt.masks import lengths, masked_sum, token_mask
+from latentnmt.models.protocol import TargetLatents
 from latentnmt.types import Key, Latents, Mask, Nats, Source, Tokens
 
 VOCAB_SIZE = 50
@@ -28,7 +29,7 @@ _CONFIG = LatentConfig(
 )
 
 
-class _Known(nn.Module):
+class _Known(TargetLatents, nn.Module):
   """The common part; subclasses give their densities.
 
   Attributes:

@@ -32,6 +32,7 @@ from latentnmt.models.parameters import (
 from latentnmt.models.protocol import (
   LatentModel,
   Model,
+  TargetLatents,
   can_glance,
   can_smooth,
 )
@@ -45,6 +46,7 @@ __all__ = [
   "Model",
   "OnePassTransformer",
   "SourceLatentTransformer",
+  "TargetLatents",
   "abstract_params",
   "build",
   "can_glance",

@@ -24,7 +24,7 @@ from latentnmt.models import glancing as glance
 from latentnmt.models.encoder import Encoder
 from latentnmt.models.latent_terms import latent_terms, mean_gain
 from latentnmt.models.length import LengthPredictor
-from latentnmt.models.protocol import check_dropout
+from latentnmt.models.protocol import TargetLatents, check_dropout
 from latentnmt.priors import build_prior
 from latentnmt.transformer import (
   DecoderStack,
@@ -46,7 +46,7 @@ from latentnmt.types import (
 )
 
 
-class LatentTransformer(nn.Module):
+class LatentTransformer(TargetLatents, nn.Module):
   """p(y|x, T) = E over p(z|x) of prod over t of p(y_t|z, x).
 
   One latent vector of C channels for each target position; see Eq. 1 and 2 of
@@ -189,16 +189,6 @@ class LatentTransformer(nn.Module):
     y = append_eos(y, self.length_multiple)
     return y, token_mask(y)
 
-  def latent_mask(self, mask: Mask, source: Source) -> Mask:
-    """Returns where latents are: at the target's positions."""
-    del source
-    return mask
-
-  def decoder_size(self, source_size: int, target_size: int) -> int:
-    """Returns the decoder's positions of a batch of these sizes."""
-    del source_size
-    return target_size
-
   def posterior(
     self, y: Tokens, mask: Mask, source: Source
   ) -> tuple[Latents, Latents]:
@@ -239,11 +229,6 @@ class LatentTransformer(nn.Module):
     log_py, _ = self.embedding.log_probs(self._states(z, mask, source), y)
     log_py = masked_sum(log_py, mask)
     return log_py, self.prior.log_prob(z, mask, self._for("prior", source))
-
-  def escaped(self, z: Latents, y: Tokens, mask: Mask, source: Source) -> Array:
-    """Returns float32[B] of zeros: there is no escape."""
-    del z, mask, source
-    return jnp.zeros(len(y))
 
   def log_prob_length(
     self, mask: Mask, source: Source, tails: bool = True

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar, Protocol
 
 from flax import linen as nn
+import jax.numpy as jnp
 
 from latentnmt.types import (
   Array,
@@ -116,6 +117,25 @@ class LatentModel(Model, Protocol):
 
   def draw(self, key: Key, z: Latents, mask: Mask, source: Source) -> Tokens:
     """Draws from p(y|z, x), int32[B, T']."""
+
+
+class TargetLatents:
+  """Answers of `LatentModel` where latents are at the target's positions."""
+
+  def latent_mask(self, mask: Mask, source: Source) -> Mask:
+    """Returns where latents are: at the target's positions."""
+    del source
+    return mask
+
+  def decoder_size(self, source_size: int, target_size: int) -> int:
+    """Returns the decoder's positions of a batch of these sizes."""
+    del source_size
+    return target_size
+
+  def escaped(self, z: Latents, y: Tokens, mask: Mask, source: Source) -> Array:
+    """Returns float32[B] of zeros: there is no escape."""
+    del z, mask, source
+    return jnp.zeros(len(y))
 
 
 def check_dropout(model: nn.Module, train: bool) -> None:
