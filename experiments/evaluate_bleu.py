@@ -1,7 +1,7 @@
 """Scores all translations of one or more runs against the references.
 
   latentnmt evaluate_bleu --data=runs/quickstart/data \
-    --run=runs/quickstart/teacher --run=runs/quickstart/gauss-raw
+    --run=runs/quickstart/teacher --run=runs/quickstart/gauss-distilled
 
 Every hypotheses/<split>.<method>.txt of a run, and .step<N>.txt of another
 checkpoint than the best, gives two rows of its results.jsonl, metrics "bleu"

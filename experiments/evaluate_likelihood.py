@@ -1,6 +1,6 @@
 """Scores the references by a model: exactly, or by bounds and samples.
 
-  latentnmt evaluate_likelihood --run=runs/quickstart/gauss-raw \
+  latentnmt evaluate_likelihood --run=runs/quickstart/gauss-distilled \
     --data=runs/quickstart/data --samples=100
 
 With --checkpoint=kept each checkpoint of the run is scored, by the same

@@ -1,6 +1,6 @@
 r"""Draws a latent space: prior, posterior and delta posterior of a sentence.
 
-  latentnmt visualize --run=runs/quickstart/gauss-raw \
+  latentnmt visualize --run=runs/quickstart/gauss-distilled \
     --data=runs/quickstart/data --split=test --line=3
 
 embeds draws of each in the plane by t-SNE (Figure 1 of the paper) and writes
