@@ -66,6 +66,7 @@ from .decode import (
   Greedy,
   Lookahead,
   PrefixBeam,
+  Sample,
   Viterbi,
   parse_method,
   teacher_score,

@@ -11,7 +11,7 @@ from scipy import stats
 
 from latentnmt import config as cfg
 from latentnmt import models, testing
-from latentnmt.decode import Beam, Delta, Greedy
+from latentnmt.decode import Beam, Delta, Greedy, Sample
 from latentnmt.errors import InputError
 from latentnmt.masks import length_mask
 from latentnmt.priors import StandardNormalPrior
@@ -50,7 +50,8 @@ def start(name: str, x, length: int, hypotheses: int):
 def test_a_model_says_what_it_is(name):
   model, *_ = built(name)
   assert model.exact == (name == "autoregressive")
-  assert model.methods == ((Greedy, Beam) if model.exact else (Delta,))
+  first = (Greedy, Beam) if model.exact else (Delta,)
+  assert model.methods == (*first, Sample)
   assert model.config is CONFIGS[name]
 
 

@@ -54,8 +54,8 @@ _FLOW = dataclasses.replace(
   settings=(*_GAUSS.settings, *train(shapes=((20, 16), (40, 40)))),
 )
 
-# A graph writes sentences after a few hundred steps. Two vertices a source token
-# do, and cost half of what four do. Fewer shapes compile sooner.
+# A graph writes sentences after few steps. Two vertices a source token do, and
+# cost half of what four do. Fewer shapes compile sooner.
 _DAG = Run(
   preset="dag_tiny",
   settings=(

@@ -10,6 +10,7 @@ whatever the beam, the number of candidates or of refinements.
   beam.py      Beam: for models that decode from left to right
   one_pass.py  Lookahead, Viterbi, PrefixBeam: for those with an output
   greedy.py    Greedy: for both
+  sample.py    Sample: draws of any family
   delta.py     Delta: for latent models
   bound.py     what a latent model says of given translations
   rank.py      what another model says of them
@@ -35,6 +36,7 @@ from latentnmt.decode.one_pass import Lookahead, PrefixBeam, Viterbi
 from latentnmt.decode.parse import METHODS, methods_of, parse_method
 from latentnmt.decode.protocol import Method, Score
 from latentnmt.decode.rank import teacher_score
+from latentnmt.decode.sample import Sample
 
 __all__ = [
   "METHODS",
@@ -46,6 +48,7 @@ __all__ = [
   "Lookahead",
   "Method",
   "PrefixBeam",
+  "Sample",
   "Score",
   "Translations",
   "Viterbi",

@@ -27,7 +27,7 @@ from latentnmt.types import (
 
 # How many more tokens than its own source a translation may have, whatever
 # the batch: the bound of the length predictor.
-_EXTRA_LENGTH = 30
+EXTRA_LENGTH = 30
 _NEVER = -1e9
 # Numbers of which the largest is found before those to select from.
 _PART = 128
@@ -106,7 +106,7 @@ def beam_search(
     params: of the model.
     x: int32[B, S].
   """
-  size, t_max = method.size, x.shape[1] + _EXTRA_LENGTH
+  size, t_max = method.size, x.shape[1] + EXTRA_LENGTH
   bind = functools.partial(model.bind, variables(params))
   # Keys and values of the source are computed here, once. In a step the N
   # hypotheses of a sentence stand where positions would, [B, N, D], so that one
@@ -114,7 +114,7 @@ def beam_search(
   context, caches = bind().start(x, t_max, size)
   # A limit of each sentence's own, so that its batch does not matter.
   length = lengths(token_mask(x))
-  real, limit = length > 0, length + _EXTRA_LENGTH
+  real, limit = length > 0, length + EXTRA_LENGTH
 
   def more(beams: _Beams):
     return jnp.any(real & ~_done(beams.score) & (beams.t < limit))

@@ -9,21 +9,17 @@ from flax import linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
-import numpy as np
 
 from latentnmt.decode.bound import bound_given
 from latentnmt.decode.protocol import NUMBER, Score, padded_length
+from latentnmt.decode.rank import ended, rank
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
 from latentnmt.masks import (
   length_mask,
-  lengths,
-  take_rows,
   token_mask,
-  trim,
 )
 from latentnmt.types import (
-  EOS,
   Array,
   Hypotheses,
   Key,
@@ -130,9 +126,9 @@ def delta(
     model, start, t_max, params, source, length, log_pl, keys, method.steps
   )  # fmt: skip
   if score is not None:
-    return _rank(tokens, score(x, tokens))
+    return rank(tokens, score(x, tokens))
   if method.candidates > 1:
-    return _rank(tokens, bound_given(model, params, source, tokens).value)
+    return rank(tokens, bound_given(model, params, source, tokens).value)
   return Hypotheses(tokens, scores)
 
 
@@ -187,8 +183,9 @@ def _refine(model, method, t_max, params, source, length, log_pl, keys, steps):
   # A fixed point of the whole batch ends the loop: what no longer changes
   # would only be computed again.
   _, y, log_py, _ = lax.while_loop(more, refine, (0, y, log_py, True))
+  real = jnp.any(source.mask, axis=1)
   scores = log_py.T + jnp.repeat(log_pl, method.samples, axis=1)
-  return jax.vmap(_end)(y).swapaxes(0, 1), scores
+  return jax.vmap(ended, (0, None))(y, real).swapaxes(0, 1), scores
 
 
 def _start(apply, method, source, t_max, keys, length) -> Latents:
@@ -217,29 +214,3 @@ def posterior_mean(apply, y: Tokens, source: Source) -> Latents:
   """Returns the delta posterior, E q(z|x, y): float32[B, G, C]."""
   mean, _ = apply(y, token_mask(y), source, method="posterior")
   return mean
-
-
-def _end(y: Tokens) -> Tokens:
-  """Returns int32[B, T + 1], each row with an EOS after its last token."""
-  y = jnp.pad(y, ((0, 0), (0, 1)))
-  length = lengths(token_mask(y))[:, None]
-  here = (jnp.arange(y.shape[1])[None] == length) & (length > 0)
-  return trim(jnp.where(here, EOS, y))
-
-
-@jax.jit
-def _rank(tokens: Array, scores: Array) -> Hypotheses:
-  """Sorts best first; a later copy of a translation goes last, at -inf."""
-  # Twice sorted: copies can be told only once the better one is known.
-  order = jnp.argsort(-scores, axis=1)
-  tokens, scores = (
-    take_rows(tokens, order),
-    jnp.take_along_axis(scores, order, 1),
-  )
-  same = jnp.all(tokens[:, :, None] == tokens[:, None, :], axis=-1)
-  earlier = np.tri(scores.shape[1], k=-1, dtype=bool)[None]
-  scores = jnp.where(jnp.any(same & earlier, axis=2), -jnp.inf, scores)
-  order = jnp.argsort(-scores, axis=1)
-  return Hypotheses(
-    take_rows(tokens, order), jnp.take_along_axis(scores, order, 1)
-  )

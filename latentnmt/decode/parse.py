@@ -7,9 +7,10 @@ from latentnmt.decode.delta import Delta
 from latentnmt.decode.greedy import Greedy
 from latentnmt.decode.one_pass import Lookahead, PrefixBeam, Viterbi
 from latentnmt.decode.protocol import Method
+from latentnmt.decode.sample import Sample
 from latentnmt.errors import InputError
 
-METHODS = Greedy, Beam, Lookahead, Viterbi, PrefixBeam, Delta
+METHODS = Greedy, Beam, Lookahead, Viterbi, PrefixBeam, Sample, Delta
 
 
 def parse_method(name: str, among: Sequence[type[Method]] = METHODS) -> Method:
@@ -42,5 +43,6 @@ def methods_of(output) -> tuple[type[Method], ...]:
     "best": Greedy,
     "viterbi": Viterbi,
     "prefix_beam": PrefixBeam,
+    "sample": Sample,
   }
   return tuple(cls for name, cls in searches.items() if hasattr(output, name))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from latentnmt import config as cfg
-from latentnmt.decode import Beam, Greedy
+from latentnmt.decode import Beam, Greedy, Sample
 from latentnmt.embedding import Embedding
 from latentnmt.masks import lengths, masked_sum, shift_right, token_mask
 from latentnmt.models.encoder import Encoder
@@ -26,7 +26,7 @@ class AutoregressiveTransformer(nn.Module):
   """The log p(y|x) = sum over t of log p(y_t | y_<t, x), exactly."""
 
   exact: ClassVar = True
-  methods: ClassVar = Greedy, Beam
+  methods: ClassVar = Greedy, Beam, Sample
 
   config: cfg.AutoregressiveConfig
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from latentnmt import config as cfg
 from latentnmt.bijections import cache_of, precompute
-from latentnmt.decode import Delta
+from latentnmt.decode import Delta, Sample
 from latentnmt.embedding import Embedding
 from latentnmt.errors import InputError
 from latentnmt.masks import (
@@ -63,7 +63,7 @@ class LatentTransformer(TargetLatents, nn.Module):
   """
 
   exact: ClassVar = False
-  methods: ClassVar = (Delta,)
+  methods: ClassVar = Delta, Sample
   glances: ClassVar = True
   smooths: ClassVar = True
 
@@ -241,6 +241,10 @@ class LatentTransformer(TargetLatents, nn.Module):
   def best_lengths(self, source: Source, count: int) -> tuple[Array, Nats]:
     """Returns the likeliest lengths, int32[B, count], and log p of each."""
     return self.length.best(source, count)
+
+  def sample_lengths(self, keys: Key, source: Source) -> tuple[Array, Nats]:
+    """Draws lengths int32[B] from p(T|x), and returns log p of each."""
+    return self.length.sample(keys, source)
 
   def center(self, mask: Mask, source: Source) -> Latents:
     """Returns the latents at which refinement starts, float[B, T, C]."""

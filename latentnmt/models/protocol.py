@@ -104,6 +104,9 @@ class LatentModel(Model, Protocol):
   def best_lengths(self, source: Source, count: int) -> tuple[Array, Nats]:
     """Returns the likeliest lengths int32[B, count], and log p of each."""
 
+  def sample_lengths(self, keys: Key, source: Source) -> tuple[Array, Nats]:
+    """Draws lengths int32[B] by typed keys [B], and returns log p of each."""
+
   def center(self, mask: Mask, source: Source) -> Latents:
     """Returns where refinement starts, float[B, G, C]."""
 

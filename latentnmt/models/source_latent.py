@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from latentnmt import config as cfg
 from latentnmt.bijections import cache_of, precompute
-from latentnmt.decode import Delta
+from latentnmt.decode import Delta, Sample
 from latentnmt.embedding import Embedding
 from latentnmt.errors import InputError
 from latentnmt.masks import length_mask, lengths, round_up, token_mask
@@ -66,7 +66,7 @@ class SourceLatentTransformer(nn.Module):
   """
 
   exact: ClassVar = False
-  methods: ClassVar = (Delta,)
+  methods: ClassVar = Delta, Sample
   glances: ClassVar = True
   smooths: ClassVar = False
   # The length is in the output's structure: nobody asks for one.
@@ -214,6 +214,12 @@ class SourceLatentTransformer(nn.Module):
     positions = self.output.positions(lengths(source.mask))
     found = jnp.broadcast_to(positions[:, None], (len(positions), count))
     return found, jnp.zeros(found.shape)
+
+  def sample_lengths(self, keys: Key, source: Source) -> tuple[Array, Nats]:
+    """Returns the positions of each sentence int32[B], and zeros."""
+    del keys
+    length, log_pl = self.best_lengths(source, 1)
+    return length[:, 0], log_pl[:, 0]
 
   def center(self, mask: Mask, source: Source) -> Latents:
     """Returns the latents at which refinement starts, float[B, G, C]."""
