@@ -23,6 +23,8 @@ annealing the number of chains. The effective sample size and the standard error
 (of sampling z, in nats per token) stand in the rows of iwae, beside nats per
 token at K, K/2, K/4, ... samples, and in those of annealed. "unknown" tokens of
 the references make nats and bits/byte those of their pieces, not of the string.
+"escaped" counts sentences that the escape of an exact output, which reaches
+every string, is most of the probability of: the model itself hardly can.
 """
 
 import dataclasses
@@ -147,6 +149,11 @@ def main(argv):
       row = about | row  # annealing has its own number of samples
       run.append_result(Result.from_row(row))
       show(row)
+    if found[0]["escaped"] or has_escape(loaded[0]):
+      print(
+        f"{'escaped':43}{found[0]['escaped']:10,} of"
+        f" {found[0]['sentences']:,} sentences"
+      )
 
 
 def evaluate(
@@ -272,12 +279,18 @@ def counts(model, estimate: Estimate, source: list, target: list) -> dict:
     "positions": int(np.sum(estimate.num_positions, dtype=np.float64)),
     "unknown": sum(ids.count(UNK) for ids in target),
     "truncated": int(np.sum((x > limit) | (y > limit))),
+    "escaped": int(np.sum(estimate.escaped)),
   }
   bound = getattr(model.config, "max_length_difference", None)
   if bound is not None:
     difference = np.abs(estimate.num_positions - np.minimum(x, limit))
     row["beyond_length_classes"] = int(np.sum(difference > bound))
   return row
+
+
+def has_escape(model) -> bool:
+  """Returns whether a model has an output with an escape."""
+  return getattr(getattr(model, "output", None), "escape", 0) > 0
 
 
 def warn(counted: dict, limit: int) -> None:

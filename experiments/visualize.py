@@ -1,4 +1,4 @@
-r"""Draws a latent space: prior, posterior and delta posterior of a sentence.
+r"""Draws a sentence pair as a model sees it: its latents, or its alignment.
 
   latentnmt visualize --run=runs/quickstart/gauss-distilled \
     --data=runs/quickstart/data --split=test --line=3
@@ -6,22 +6,36 @@ r"""Draws a latent space: prior, posterior and delta posterior of a sentence.
 embeds draws of each in the plane by t-SNE (Figure 1 of the paper) and writes
 `<run>/figures/<split>-<line>.delta<k>.png`. A draw is the whole sentence's
 latents, T x C numbers, at the length of the reference. The delta posterior has
-the prior's draws after k = --steps refinements. A pair of one's own:
---source="..." --target="...". Needs matplotlib and scikit-learn, the extra
-"plots".
+the prior's draws after k = --steps refinements.
+
+Of a model with slots or vertices it draws `<split>-<line>.alignment.png`, with
+latents at the posterior's mean: of a CTC how probable each token of the
+reference is in each slot, and the likeliest path that makes the reference; of a
+graph the links between vertices, the path that the model finds, and that of
+the reference. --picture=latents draws latents there, too.
+
+A pair of one's own: --source="..." --target="...". Needs matplotlib and, for
+latents, scikit-learn: the extra "plots".
 """
 
 import dataclasses
+import importlib
 from pathlib import Path
 import textwrap
 
 from absl import flags
 import jax
 import numpy as np
+import sentencepiece
 
 from latentnmt import checkpoint, data, decode, files
 from latentnmt.errors import InputError
-from latentnmt.experiments import app, loading, shared_flags
+from latentnmt.experiments import (
+  alignment_picture,
+  app,
+  loading,
+  shared_flags,
+)
 from latentnmt.runs import RunDirectory
 
 _RUN = shared_flags.run_flag()
@@ -35,6 +49,12 @@ _LINE = flags.DEFINE_integer(
 )
 _SOURCE = flags.DEFINE_string("source", None, "Instead of --data: a sentence.")
 _TARGET = flags.DEFINE_string("target", None, "Its reference, with --source.")
+_PICTURE = flags.DEFINE_enum(
+  "picture",
+  None,
+  ["alignment", "latents"],
+  "What to draw; by default alignments where the model has some.",
+)
 _DRAWS = flags.DEFINE_integer("draws", 1000, "Draws of each density.", 2)
 _STEPS = flags.DEFINE_integer("steps", 1, "k, refinements of a draw.", 0)
 _PERPLEXITY = flags.DEFINE_float(
@@ -69,19 +89,64 @@ class Pair:
 def main(argv):
   """Draws the figure."""
   del argv
-  _require_plots()
+  _require("matplotlib.figure")
   _check_flags()
   if _SOURCE.value is not None:
     pair = Pair("own", _SOURCE.value, _TARGET.value)
   else:
     pair = _prepared_pair(_DATA.value, _SPLIT.value, _LINE.value)
-  run, steps = RunDirectory(_RUN.value), _STEPS.value
+  run = RunDirectory(_RUN.value)
   (step,) = loading.checkpoint_steps(run, _CHECKPOINT.value)
-  model, params, tokenizer = checkpoint.load(run, step)
-  if model.exact:
-    raise InputError(
-      f"{run} has no latents: its model is exact; give a latent run."
-    )
+  loaded = checkpoint.load(run, step)
+  subject = f"{run}, step {step}, {pair.name}."
+  draw_it = _alignment if _aligns(loaded[0], run) else _latents
+  figure, name = draw_it(loaded, pair, subject)
+  path = Path(_OUTPUT.value or run.figures_path / f"{pair.name}.{name}.png")
+  with files.replacing(path) as partial:
+    figure.savefig(partial, format=path.suffix[1:], dpi=150)
+  print(path)
+
+
+def _aligns(model, run: RunDirectory) -> bool:
+  """Returns whether to draw an alignment, rather than latents."""
+  can = decode.can_align(model)
+  if _PICTURE.value == "alignment" and not can:
+    raise InputError(f"{run} has no alignments: no slots and no vertices.")
+  if _PICTURE.value == "latents" or not can:
+    if model.exact:
+      raise InputError(
+        f"{run} has no latents: its model is exact; give a latent run."
+      )
+    return False
+  shared_flags.refuse(
+    ["draws", "steps", "perplexity", "seed"], "is for --picture=latents"
+  )
+  return True
+
+
+def _alignment(loaded, pair: Pair, subject: str):
+  """Returns a figure of an alignment, and its name."""
+  model, params, tokenizer = loaded
+  x, y = _tokens(model, tokenizer, pair)
+  found = jax.device_get(decode.align(model, params, x, y))
+  nats = "log p(y|x)" if model.exact else "at the posterior's mean log p(y|z,x)"
+  caption = f"{subject} Of the reference, in nats: {nats} {found.log_prob:.2f}"
+  if np.isfinite(found.log_path):
+    caption += f", its likeliest path {found.log_path:.2f}."
+  else:
+    caption += ", by the escape alone: no path makes it."
+  pieces = sentencepiece.SentencePieceProcessor(
+    model_proto=tokenizer.model
+  ).id_to_piece
+  title = f"{pair.source} → {pair.target}"
+  figure = alignment_picture.draw(found, pieces, y[0], title, caption)
+  return figure, "alignment"
+
+
+def _latents(loaded, pair: Pair, subject: str):
+  """Returns a figure of draws of latents, and its name."""
+  _require("sklearn.manifold")
+  (model, params, tokenizer), steps = loaded, _STEPS.value
   draws = decode.latent_draws(
     model,
     params,
@@ -93,23 +158,16 @@ def main(argv):
   shape = draws.prior.shape[1:]
   points = embed(draws, _PERPLEXITY.value, _SEED.value)
   caption = (
-    f"{run}, step {step}, {pair.name}. {_DRAWS.value:,} draws of each,"
+    f"{subject} {_DRAWS.value:,} draws of each,"
     f" {shape[0]} x {shape[1]} numbers; k = {steps}. t-SNE of"
     f" perplexity {_PERPLEXITY.value:g}, seed {_SEED.value}."
   )
-  name = f"{pair.name}.delta{steps}.png"
-  path = Path(_OUTPUT.value or run.figures_path / name)
-  with files.replacing(path) as partial:
-    draw(points, pair, caption, steps).savefig(
-      partial, format=path.suffix[1:], dpi=150
-    )
-  print(path)
+  return draw(points, pair, caption, steps), f"delta{steps}"
 
 
-def _require_plots() -> None:
+def _require(module: str) -> None:
   try:
-    import matplotlib.figure  # noqa: F401
-    import sklearn.manifold  # noqa: F401
+    importlib.import_module(module)
   except ImportError as error:
     raise InputError(
       f"{error.name} is not installed; install the extra: pip install -e"

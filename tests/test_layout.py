@@ -28,7 +28,7 @@ LIBRARY = """
 """
 # The last row are the binaries, which never import each other.
 EXPERIMENTS = """
-  hardware progress settings __init__
+  alignment_picture hardware progress settings __init__
   app loading shared_flags study.layout
   benchmark report study.schema
   lee2020

@@ -9,10 +9,11 @@ import dataclasses
 import re
 
 from latentnmt import files
-from latentnmt.config import ExperimentConfig
+from latentnmt.config import ExperimentConfig, ModelConfig
 from latentnmt.errors import InputError
 from latentnmt.experiments.report.rows import (
   EXACT,
+  FACTORISED,
   NOT_APPLICABLE,
   ModelRow,
   RunRow,
@@ -101,8 +102,24 @@ def _run(directory: RunDirectory, split: str, kinds: dict[str, str]) -> Run:
   kinds = dict.fromkeys((result.data for result in results), "raw") | kinds
   model = config.model
   name = config.preset or getattr(model, "target", type(model).__name__)
-  about = RunRow(directory.name, name, model.family, kinds.get(config.data))
+  about = RunRow(
+    directory.name,
+    name,
+    model.family,
+    kinds.get(config.data),
+    decoder(model),
+    model.prior.family if hasattr(model, "prior") else "",
+    "glancing" if config.train.glancing else "",
+  )
   return Run(about, directory, config, results, best_step, exact)
+
+
+def decoder(model: ModelConfig) -> str:
+  """Returns how a model's words depend on each other, given its latents."""
+  if hasattr(model, "output"):
+    return model.output.family
+  # Latents at the target's positions, each with a word of its own.
+  return FACTORISED if hasattr(model, "prior") else model.family
 
 
 def data_kinds(study: StudyDirectory) -> dict[str, str]:
@@ -186,6 +203,7 @@ def _row(run: Run, method: str | None) -> ModelRow:
     bits_per_byte=found.get("bits_per_byte"), scored_on=found.data,
     sentences=found.get("sentences"), tokens=found.get("tokens"),
     unknown=found.get("unknown"), truncated=found.get("truncated"),
+    escaped=found.get("escaped"),
     primary=method == primary_method(run.methods), method=method,
     k=int(refinements[1]) if refinements else NOT_APPLICABLE,
     bleu=_score(bleu), chrf=_score(run.find("chrf", method=method)),

@@ -16,6 +16,9 @@ EXACT = "exact"  # the estimator of a likelihood that is no bound
 
 # Families that have a colour, or that a claim is about; there may be others.
 AUTOREGRESSIVE = config.AutoregressiveConfig.family
+FACTORISED = config.FactorisedConfig.family
+CTC = config.CtcConfig.family
+DAG = config.DagConfig.family
 GAUSSIAN = config.GaussianPriorConfig.family
 FLOW = config.FlowPriorConfig.family
 
@@ -78,6 +81,9 @@ class RunRow:
   model: str = ""  # preset, or class of a model of the user's own
   family: str = ""  # of the configuration; models are grouped by it
   data: str | None = None  # trained on "raw" or on "distilled" text
+  decoder: str = ""  # how words depend on each other
+  latents: str = ""  # family of the prior; "" for none
+  glancing: str = ""  # "glancing" if its decoder was shown words in training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +104,7 @@ class ModelRow(RunRow):
   tokens: int | None = None  # with EOS
   unknown: int | None = None  # tokens that the vocabulary lacks
   truncated: int | None = None  # pairs that were cut
+  escaped: int | None = None  # sentences that only the escape reaches
   split: str | None = None
   scored_on: str | None = None  # fingerprint of the data
   parameters: int | None = None

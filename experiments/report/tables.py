@@ -121,13 +121,18 @@ _BLEU = "BLEU {bleu:.2f} | 95 % {bleu_low:.2f} to {bleu_high:.2f}"
 def quality(rows: list[ModelRow], split: str) -> Table:
   """Shows how good each model is, as a translator and as a density."""
   rows = [row for row in rows if row.primary]
+  escaped = any(row.escaped for row in rows) * [
+    "escaped: references that the escape of an exact output, a small fixed"
+    " weight which reaches every string, has most of the probability of."
+  ]
   return Table(
     "Table 1: translations and log-likelihood",
     "run {run} | model {model} | data {data} | decoding {method} | "
     + _BLEU
     + " | chrF {chrf:.1f} | log p(y given x) {log_likelihood:.3f}"
     " | estimator {estimator} | K {K:d} | ESS {ess:.1f}"
-    " | bits/byte {bits_per_byte:.3f} | lee2020 {lee2020:.3f}",
+    " | bits/byte {bits_per_byte:.3f} | lee2020 {lee2020:.3f}"
+    + (" | escaped {escaped:d}" if escaped else ""),
     rows,
     [
       *conditions(rows, split),
@@ -138,6 +143,7 @@ def quality(rows: list[ModelRow], split: str) -> Table:
       "lee2020: what the public code of Lee et al. (2020) reports, mean over"
       " sentences per position, length given. It is not a likelihood: it"
       " overstates by about the KL term.",
+      *escaped,
     ],
   )
 

@@ -14,10 +14,11 @@ whatever the beam, the number of candidates or of refinements.
   delta.py     Delta: for latent models
   bound.py     what a latent model says of given translations
   rank.py      what another model says of them
-  latents.py   draws of latents, to look at
+  latents.py   draws of latents, to look at; alignments.py paths, likewise
   corpus.py    translate, of a batch, of lines of text, on all local devices
 """
 
+from latentnmt.decode.alignments import Alignment, align, can_align
 from latentnmt.decode.beam import Beam
 from latentnmt.decode.bound import Bound, own_bound
 from latentnmt.decode.corpus import (
@@ -40,6 +41,7 @@ from latentnmt.decode.sample import Sample
 
 __all__ = [
   "METHODS",
+  "Alignment",
   "Beam",
   "Bound",
   "Delta",
@@ -52,6 +54,8 @@ __all__ = [
   "Score",
   "Translations",
   "Viterbi",
+  "align",
+  "can_align",
   "check_method",
   "encode_lines",
   "latent_draws",

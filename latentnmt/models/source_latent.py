@@ -236,13 +236,13 @@ class SourceLatentTransformer(nn.Module):
   def read(self, z: Latents, mask: Mask, source: Source) -> tuple[Tokens, Nats]:
     """Returns a likely string of p(y|z, x), int32[B, U + 1], and its path's."""
     del mask
-    states, positions = self._states(z, source)
+    states, positions = self.states(z, source)
     return self.output.best(self.embedding, states, positions)
 
   def draw(self, key: Key, z: Latents, mask: Mask, source: Source) -> Tokens:
     """Draws from p(y|z, x), int32[B, U + 1]."""
     del mask
-    states, positions = self._states(z, source)
+    states, positions = self.states(z, source)
     return self.output.sample(key, self.embedding, states, positions)[0]
 
   def _likelihood(
@@ -253,17 +253,17 @@ class SourceLatentTransformer(nn.Module):
     key: Key | None = None,
     glancing: Array | None = None,
   ) -> Likelihood:
-    states, mask = self._states(z, source)
+    states, mask = self.states(z, source)
     if glancing is not None:
       # A key of its own: without glancing a sample is what it always was.
       words = glance.glimpse(
         self.output, self.embedding, states, y, mask,
         jax.random.fold_in(key, 1), glancing,
       )  # fmt: skip
-      states, mask = self._states(z, source, words)
+      states, mask = self.states(z, source, words)
     return self.output.log_prob(self.embedding, states, y, mask)
 
-  def _states(
+  def states(
     self, z: Latents, source: Source, shown: Tokens | None = None
   ) -> tuple[Array, Mask]:
     """Returns states float[B, U, D] of the decoder, and their positions."""

@@ -272,7 +272,7 @@ class RunDirectory:
     if not path.is_file():
       return {}
     with np.load(path) as found:
-      return _with_length_paid(dict(found))
+      return _with_escapes(_with_length_paid(dict(found)))
 
 
 # What versions before 0.2 wrote left the length unpaid: `log_likelihood`,
@@ -292,6 +292,12 @@ def _with_length_paid(columns: dict[str, Any]) -> dict[str, Any]:
   if "sweep" in columns:
     paid["sweep"] = columns["sweep"] + columns["log_pl"][:, None]
   return {**columns, **paid, "given_length": columns["log_likelihood"]}
+
+
+def _with_escapes(columns: dict[str, Any]) -> dict[str, Any]:
+  """Adds a column to a file from before models had an escape."""
+  zeros = np.zeros(len(columns["num_tokens"]), np.float32)
+  return {"escaped": zeros, **columns}
 
 
 def _with_both_bounds(row: dict[str, Any]) -> dict[str, Any]:
