@@ -43,7 +43,7 @@ MAX_LINES = 400
 # What used to be called so is now by the field's own names.
 RETIRED = set(
   """
-  Cache Memory Steps floors footing peers product_dtype recall remember
+  Cache Memory Steps floors footing peers product_dtype remember
   """.split()
 )
 CLASSES = {name for name in config.__all__ if name.endswith("Config")}

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sacrebleu
 
 from latentnmt import config as cfg
 from latentnmt import decode, models, testing
 from latentnmt.decode import Sample
+from latentnmt.decode.risk import chrf_matrix
 from latentnmt.errors import InputError
 from latentnmt.types import EOS, PAD, Batch
 
@@ -139,16 +141,18 @@ def test_an_autoregressive_model_draws_what_its_softmax_says():
 
 
 def test_names_are_read_back_and_ranges_checked():
-  for method in (Sample(4), Sample(2, 0.5), Sample(3, teacher=True)):
+  for method in (Sample(4), Sample(2, 0.5), Sample(3, rank="teacher")):
     assert Sample.parse(str(method)) == method
-  assert str(Sample(2, 0.5, True)) == "sample2-t0.5-teacher"
+  assert str(Sample(2, 0.5, "teacher")) == "sample2-t0.5-teacher"
   with pytest.raises(InputError, match="count >= 1, temperature above 0"):
     Sample(0)
   with pytest.raises(InputError, match="temperature above 0"):
     Sample(1, 0.0)
+  with pytest.raises(InputError, match="rank='best'; valid are 'own'"):
+    Sample(rank="best")
   model, params = built("ctc")
   with pytest.raises(InputError, match="needs a teacher"):
-    decode.translate(model, params, X, Sample(2, teacher=True))
+    decode.translate(model, params, X, Sample(2, rank="teacher"))
 
 
 def test_a_teacher_ranks():
@@ -158,8 +162,62 @@ def test_a_teacher_ranks():
     return -jnp.sum(tokens != PAD, axis=2).astype(jnp.float32)
 
   found = decode.translate(
-    model, params, X, Sample(COUNT, teacher=True), score=shorter
+    model, params, X, Sample(COUNT, rank="teacher"), score=shorter
   )
   best = np.array(found.tokens)[:2, 0]
   assert np.all((best != PAD).sum(1) == -np.array(found.scores)[:2, 0])
   assert np.all(found.scores[:, 0] >= found.scores[:, 1])
+
+
+STRINGS = [
+  "The house is small.",
+  "A house is small .",
+  "The home was small.",
+  "",
+  "é",
+  "The house",
+]
+
+
+def test_chrf_is_that_of_sacrebleu():
+  chrf = sacrebleu.CHRF()
+  expected = [
+    [chrf.sentence_score(a, [b]).score / 100 for b in STRINGS] for a in STRINGS
+  ]
+  np.testing.assert_allclose(chrf_matrix(STRINGS), expected, atol=1e-9)
+
+
+def test_minimum_risk_counts_what_is_drawn_twice():
+  matrix = chrf_matrix(STRINGS)
+  assert decode.minimum_risk(STRINGS) == np.argmax(matrix.mean(axis=1))
+  samples = [*STRINGS, "é", "é", "é", "é"]
+  assert samples[decode.minimum_risk(samples)] == "é"
+
+
+class Letters:
+  """Writes each token as a letter."""
+
+  def encode(self, lines):
+    return [[*(ord(c) - ord("a") for c in line), EOS] for line in lines]
+
+  def decode(self, tokens):
+    return [
+      "".join(chr(ord("a") + t) for t in row if t > EOS) for row in tokens
+    ]
+
+
+@pytest.mark.parametrize("name", ["ctc", "ctc_gauss"])
+def test_a_corpus_is_translated_at_minimum_risk(name):
+  model, params = built(name)
+  method = Sample(COUNT, rank="mbr")
+  found = decode.translate_corpus(
+    model, params, Letters(), ["d", "", "cd"], method, key=KEY,
+    bound=not model.exact,
+  )  # fmt: skip
+  drawn = decode.translate(
+    model, params, X[1:2], method, key=jax.random.fold_in(KEY, 2)[None]
+  )
+  lines = Letters().decode(np.array(drawn.tokens[0]))
+  best = decode.minimum_risk(lines)
+  assert found.lines[1] == "" and found.lines[2] == lines[best]
+  np.testing.assert_allclose(found.scores[2], drawn.scores[0, best], atol=1e-4)

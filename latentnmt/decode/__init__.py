@@ -10,7 +10,7 @@ whatever the beam, the number of candidates or of refinements.
   beam.py      Beam: for models that decode from left to right
   one_pass.py  Lookahead, Viterbi, PrefixBeam: for those with an output
   greedy.py    Greedy: for both
-  sample.py    Sample: draws of any family
+  sample.py    Sample: draws of any family; risk.py chooses among them
   delta.py     Delta: for latent models
   bound.py     what a latent model says of given translations
   rank.py      what another model says of them
@@ -37,6 +37,7 @@ from latentnmt.decode.one_pass import Lookahead, PrefixBeam, Viterbi
 from latentnmt.decode.parse import METHODS, methods_of, parse_method
 from latentnmt.decode.protocol import Method, Score
 from latentnmt.decode.rank import teacher_score
+from latentnmt.decode.risk import minimum_risk
 from latentnmt.decode.sample import Sample
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
   "encode_lines",
   "latent_draws",
   "methods_of",
+  "minimum_risk",
   "own_bound",
   "parse_method",
   "teacher_score",

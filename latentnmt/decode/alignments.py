@@ -1,4 +1,4 @@
-"""How a model's positions may make a reference, to look at.
+"""Alignments of a model's positions with a reference, to look at.
 
 For models whose output has more positions than words: the slots of a CTC, which
 has `prefix_beam`, or the vertices of a graph, which has `links`.

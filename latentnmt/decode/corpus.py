@@ -166,7 +166,7 @@ def translate_corpus(
     model, params, progress(batches) if progress else batches, method,
     score=score, key=key, bound=bound,
   ):  # fmt: skip
-    _put(result, tokenizer, ids, best, own)
+    _put(result, tokenizer, ids, best, own, getattr(method, "choose", None))
   return result
 
 
@@ -193,7 +193,8 @@ def translate_batches(
 
   Yields:
     The ids of each batch, on the host its best hypotheses [B, 1, T], and their
-    bound. A batch is fetched only once the next is under way.
+    bound; of a method that chooses among strings, all N hypotheses. A batch is
+    fetched only once the next is under way.
 
   Raises:
     InputError: for rows that the devices cannot share; as `translate`.
@@ -202,6 +203,9 @@ def translate_batches(
   replicated = sharding.replicated(mesh)
   params = jax.device_put(params, replicated)
   key = jax.random.key(0) if key is None else key
+  # Others than the best are not worth their way to the host, unless they are
+  # to be chosen among there.
+  kept = None if getattr(method, "choose", None) else 1
   # What is computed together has to lie on the same devices.
   if isinstance(score, TeacherScore):
     score = score.on(replicated)
@@ -211,8 +215,7 @@ def translate_batches(
       tokens, rows = sharding.put((tokens, np.maximum(ids, 0)), mesh)
       keys = fold_in_each(key, rows)
       hypotheses = translate(model, params, tokens, method, score, keys)
-      # The others are not worth their way to the host.
-      best = jax.tree.map(lambda leaf: leaf[:, :1], hypotheses)
+      best = jax.tree.map(lambda leaf: leaf[:, :kept], hypotheses)
       own = own_bound(model, params, tokens, best.tokens) if bound else None
       yield ids, best, own
 
@@ -238,18 +241,29 @@ def _fetched(results: Iterable) -> Iterator:
     yield jax.device_get(pending)
 
 
-def _put(result: Translations, tokenizer, ids, best: Hypotheses, own):
-  """Writes the translations of rows `ids`, -1 for none; arrays of [B, 1]."""
-  real = ids >= 0
-  ids, tokens = ids[real], best.tokens[real, 0]
+def _put(
+  result: Translations,
+  tokenizer: Tokenizer,
+  ids: np.ndarray,
+  best: Hypotheses,
+  own: Bound | None,
+  choose: Callable[[Sequence[str]], int] | None,
+) -> None:
+  """Writes the translations of rows `ids`, -1 for none; arrays of [B, N]."""
+  real = np.flatnonzero(ids >= 0)
+  ids, chosen = ids[real], np.zeros(len(real), int)
+  if choose:
+    strings = (tokenizer.decode(best.tokens[row]) for row in real)
+    chosen = np.array([choose(lines) for lines in strings], int)
+  tokens = best.tokens[real, chosen]
   for i, line in zip(ids, tokenizer.decode(tokens), strict=True):
     result.lines[i] = line
-  result.scores[ids] = best.scores[real, 0]
+  result.scores[ids] = best.scores[real, chosen]
   result.num_tokens[ids] = np.sum(tokens != PAD, axis=1)
   for old, new in zip(
     jax.tree.leaves(result.bound), jax.tree.leaves(own), strict=True
   ):
-    old[ids] = new[real, 0]
+    old[ids] = new[real, chosen]
 
 
 def encode_lines(

@@ -27,6 +27,10 @@ class Method(Protocol):
   and `parse` reads it back. A model says in its `methods` which classes it
   takes; what a method asks of a model is for the two to agree on.
 
+  A method may also have `choose`, a function from the N strings of a sentence
+  to the index of the best, or None: where text is translated, it decides
+  instead of the order of the hypotheses.
+
   Attributes:
     examples: names of the method in some settings, to show to people.
   """

@@ -1,5 +1,6 @@
-"""Exact samples of p(y|x), of any family, ranked by a likelihood."""
+"""Exact samples of p(y|x), of any family, and the choice between them."""
 
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import re
@@ -14,10 +15,11 @@ from latentnmt.decode.beam import EXTRA_LENGTH
 from latentnmt.decode.bound import bound_given
 from latentnmt.decode.protocol import NUMBER, padded_length
 from latentnmt.decode.rank import ended, rank
+from latentnmt.decode.risk import minimum_risk
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
 from latentnmt.keys import fold_in_all
-from latentnmt.masks import length_mask, lengths, token_mask
+from latentnmt.masks import length_mask, lengths, take_rows, token_mask
 from latentnmt.types import (
   EOS,
   PAD,
@@ -35,7 +37,7 @@ _LENGTHS, _WORDS = 0, 1  # purposes of a sample's random numbers
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-  """Draws translations from p(y|x), and takes the likeliest.
+  """Draws translations from p(y|x), and takes the best.
 
   An autoregressive model draws token by token, up to 30 more than its source
   has; a model with an output draws what each position emits, and at what
@@ -48,39 +50,63 @@ class Sample:
     count: samples of a sentence; sample k is the same whatever the count.
     temperature: divides the log-odds of what is chosen; of a model with latents
       it is the factor on their base noise alone. 1 for exact samples.
-    teacher: whether a teacher ranks them, `translate`'s `score`.
+    rank: "own" for the likeliest by those scores; "teacher" for that of a
+      teacher, `translate`'s `score`; "mbr" for the one of minimum Bayes risk,
+      see `minimum_risk`, which `translate_lines` and `translate_corpus` choose.
   """
 
-  examples: ClassVar = ("sample16", "sample16-t0.5", "sample16-teacher")
-  _name: ClassVar = re.compile(rf"sample(\d+)(?:-t{NUMBER})?(-teacher)?")
+  examples: ClassVar = (
+    "sample16", "sample16-t0.5", "sample16-mbr", "sample16-teacher",
+  )  # fmt: skip
+  _name: ClassVar = re.compile(
+    rf"sample(\d+)(?:-t{NUMBER})?(?:-(teacher|mbr))?"
+  )
 
   count: int = 16
   temperature: float = 1.0
-  teacher: bool = False
+  rank: str = "own"
 
   def __post_init__(self):
     if self.count < 1 or self.temperature <= 0:
       raise InputError(f"{self!r}: count >= 1, temperature above 0.")
+    if self.rank not in ("own", "teacher", "mbr"):
+      raise InputError(
+        f"rank={self.rank!r}; valid are 'own', 'teacher' and 'mbr'."
+      )
+
+  @property
+  def teacher(self) -> bool:
+    """Says whether a teacher ranks the samples."""
+    return self.rank == "teacher"
 
   def __str__(self):
     name = f"sample{self.count}"
     name += f"-t{self.temperature:g}" if self.temperature != 1 else ""
-    return name + ("-teacher" if self.teacher else "")
+    return name + (f"-{self.rank}" if self.rank != "own" else "")
 
   @classmethod
   def parse(cls, name: str) -> "Sample | None":
     """Reads `str(sample)` back, None for a name of another method."""
     if not (match := cls._name.fullmatch(name)):
       return None
-    count, temperature, teacher = match.groups()
-    return cls(int(count), float(temperature or 1), bool(teacher))
+    count, temperature, by = match.groups()
+    return cls(int(count), float(temperature or 1), by or "own")
 
   def decode(self, model, params, x, score, keys) -> Hypotheses:
     """Translates int32[B, S]; see `Method.decode`."""
     if self.teacher and score is None:
       raise InputError(f"{self} needs a teacher to rank its candidates.")
     tokens, own = samples(model, self, params, x, keys)
+    if self.rank == "mbr":  # where each copy counts
+      order = jnp.argsort(-own, axis=1)
+      own = jnp.take_along_axis(own, order, axis=1)
+      return Hypotheses(take_rows(tokens, order), own)
     return rank(tokens, own if score is None else score(x, tokens))
+
+  @property
+  def choose(self) -> Callable[[Sequence[str]], int] | None:
+    """Returns what chooses among a sentence's strings; None for the first."""
+    return minimum_risk if self.rank == "mbr" else None
 
 
 def samples(
@@ -98,7 +124,7 @@ def samples(
   Returns:
     int32[B, N, T] and float32[B, N], what the model itself says of each.
   """
-  method = dataclasses.replace(method, teacher=False)  # one program for both
+  method = dataclasses.replace(method, rank="own")  # one program for all
   if hasattr(model, "step"):
     return _left_to_right(model, method, params, x, keys)
   if model.exact and not model.output.given_length:
