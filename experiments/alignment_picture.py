@@ -149,8 +149,14 @@ def _arc(axes, i: int, j: int, width: float, colour: str, side=1, alpha=1.0):
   start, end = (0, 180) if side > 0 else (180, 360)
   axes.add_patch(
     Arc(
-      ((i + j) / 2, 0), j - i, 2 * np.sqrt(j - i), theta1=start, theta2=end,
-      linewidth=width, color=colour, alpha=alpha,
+      ((i + j) / 2, 0),
+      j - i,
+      2 * np.sqrt(j - i),
+      theta1=start,
+      theta2=end,
+      linewidth=width,
+      color=colour,
+      alpha=alpha,
     )  # fmt: skip
   )
 
