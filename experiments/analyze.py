@@ -10,13 +10,16 @@ Reads the runs below the study's folder and writes there
   report.csv       every figure with all digits, a row per run and method
   checkpoints.csv  likewise of each checkpoint with a likelihood and a BLEU
   ranking.csv      Table 5 with all digits
-  findings.md      with --findings: each claim of the paper, checked on these
-                   results, and what the verdict rests on; printed, too
+  findings.md      with --findings: each claim of the paper, and some on its
+                   closing question, checked on these results, and what the
+                   verdict rests on; printed, too
 
 Tables 1 to 4 are those of the paper, the second of the split on which the most
 checkpoints were scored, all else of --split. Table 5 ranks all models on one
-scale. With --paper=wmt14_en_de, or another pair, the paper's own figures stand
-beside ours. Where log p(y|x) is known, a last table has it beside estimates.
+scale. Of several decoders (autoregressive, factorised, CTC, graph) a grid has
+likelihood and BLEU by objective. With --paper=wmt14_en_de, or another pair, the
+paper's own figures stand beside ours. Where log p(y|x) is known, a last table
+has it beside estimates.
 """
 
 from pathlib import Path
@@ -25,10 +28,11 @@ from absl import flags
 
 from latentnmt import files
 from latentnmt.experiments import app, shared_flags
-from latentnmt.experiments.lee2020 import claims, published
+from latentnmt.experiments.lee2020 import claims, closing_question, published
 from latentnmt.experiments.report import collect, plots, tables, webpage
 from latentnmt.experiments.report.comparison import Models
 from latentnmt.experiments.report.correlation import correlations
+from latentnmt.experiments.report.grid import grid
 from latentnmt.experiments.report.per_sentence import SentenceFigures
 from latentnmt.experiments.report.rows import as_csv
 from latentnmt.experiments.study.layout import StudyDirectory
@@ -60,19 +64,22 @@ def main(argv):
   agreement = correlations(points)
   sentences = SentenceFigures(study, split, rows)
   ranking = sentences.ranking()
+  models = Models(rows, sentences, agreement)
   shown = [
     tables.quality(rows, split),
     tables.agreement(agreement),
     tables.refinement(rows),
     tables.speed(rows),
     tables.ranking(ranking),
+    grid(models),
     tables.truth(collect.compare(study, split)),
   ]
   shown = [table for table in shown if table.rows]
   if _PAPER.value:
     shown += published.beside(_PAPER.value, ranking, rows, agreement)
-  models = Models(rows, sentences, agreement)
-  checked = claims.check(models) if _FINDINGS.value else []
+  checked = []
+  if _FINDINGS.value:
+    checked = claims.check(models) + closing_question.check(models)
   sections = [(t.title, tables.as_html(t)) for t in (*shown, *checked)]
   sections += plots.sections(rows, points, collect.training(study))
   if texts := sentences.samples(_SAMPLES.value):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,11 +23,13 @@ from latentnmt.data import Corpus, prepare
 from latentnmt.errors import InputError
 from latentnmt.experiments.report import (
   collect,
+  comparison,
   plots,
   tables,
   webpage,
 )
 from latentnmt.experiments.report.correlation import correlation, correlations
+from latentnmt.experiments.report.grid import grid, objective
 from latentnmt.experiments.report.per_sentence import SentenceFigures
 from latentnmt.experiments.report.rows import (
   NOT_APPLICABLE,
@@ -39,6 +42,7 @@ from latentnmt.experiments.report.rows import (
   as_csv,
 )
 from latentnmt.experiments.study.layout import StudyDirectory
+from latentnmt.metrics import Resampled
 from latentnmt.runs import Result, RunDirectory
 
 ROW = ModelRow(
@@ -99,6 +103,14 @@ def test_tables_have_a_line_for_each_row():
   assert speeds == ["sentences/s at 1", "sentences/s at 32"]
   assert not any("speed-up" in name for name in row)
   assert tables.speed([ROW]).missing() == []
+
+
+def test_escapes_have_a_column_where_there_are_some():
+  assert "escaped" not in cells(tables.quality([ROW], "test"))[0]
+  rows = [change(ROW, run="ctc", escaped=3), change(ROW, escaped=0)]
+  table = tables.quality(rows, "test")
+  assert [row["escaped"] for row in cells(table)] == ["3", "0"]
+  assert any(note.startswith("escaped:") for note in table.notes)
 
 
 def test_missing_figures_are_dashes_and_named_and_others_empty():
@@ -650,6 +662,69 @@ def test_a_model_of_ones_own_is_a_family_like_any_other(study):
 # The page.
 
 
+# The closing question.
+
+
+@pytest.mark.parametrize(
+  "preset, glancing, expected",
+  [
+    ("transformer_tiny", (), ("autoregressive", "maximum likelihood")),
+    ("factorised_tiny", (), ("factorised", "maximum likelihood")),
+    ("ctc_tiny", (0.5,), ("CTC", "glancing")),
+    ("gauss_tiny", (), ("factorised", "ELBO, Gaussian prior")),
+    ("ctc_flow_tiny", (0.5,), ("CTC", "ELBO, flow prior, glancing")),
+  ],
+)
+def test_decoder_and_objective_are_read(tmp_path, preset, glancing, expected):
+  run = RunDirectory(tmp_path / "run")
+  train = TrainConfig(glancing=glancing)
+  config = ExperimentConfig(zoo.config(preset, vocab_size=50), train, preset)
+  files.write_json(run.config_path, to_dict(config))
+  (row,) = collect.collect(StudyDirectory(tmp_path), "test")
+  assert (row.decoder, objective(row)) == expected
+
+
+def test_a_model_of_ones_own_has_the_objective_that_its_figures_have():
+  row = change(ROW, decoder="mine", latents="")
+  assert objective(row) == "ELBO"
+  assert objective(change(row, estimator="exact")) == "maximum likelihood"
+
+
+def _grid(rows, log_p=None):
+  figures = SimpleNamespace(log_p=lambda row: (log_p or {}).get(row.run))
+  return grid(comparison.Models(rows, figures, []))
+
+
+def test_grid_is_of_decoders_by_objectives():
+  exact = dict(estimator="exact", latents="", primary=True, data="raw")
+  gauss = change(ROW, decoder="factorised", latents="Gaussian prior")
+  ctc = change(ROW, run="ctc", model="ctc_tiny", decoder="CTC", **exact)
+  rows = [
+    gauss,
+    change(ctc, method="greedy", bleu=20.0),
+    change(ctc, method="prefix8", bleu=21.0, primary=False),
+    change(ctc, run="ctc2", log_likelihood=-9.0, bleu=40.0),
+    change(ctc, run="glanced", glancing="glancing", bleu=None),
+    change(ctc, run="ar", decoder="autoregressive", log_likelihood=None,
+           bleu=None),
+    change(ctc, run="dag", decoder="DAG", model="dag_base"),
+  ]  # fmt: skip
+  figure = Resampled(-2.0, np.full(5, -2.0))
+  lines = cells(_grid(rows, {"ctc": figure}))
+  assert [line["decoder"] for line in lines] == [
+    *("DAG", "autoregressive", "factorised", "CTC"),
+  ]
+  names = list(lines[0])
+  assert names[:3] == ["decoder", "data", "size"]
+  assert names[3:] == ["maximum likelihood", "ELBO, Gaussian prior", "glancing"]
+  _, teacher, latent, slots = ([line[n] for n in names[3:]] for line in lines)
+  assert teacher == ["–", "", ""]
+  assert latent == ["", "≥ -2.500; BLEU 12.35 delta1", ""]
+  likeliest = "-2.000 (-2.000 to -2.000); BLEU 21.00 prefix8"
+  assert slots == [likeliest, "", "-2.500"]
+  assert _grid([gauss]).rows == [], "one decoder"
+
+
 class _Page(html.parser.HTMLParser):
   """What a page refers to, its texts, and whether its elements close."""
 
@@ -694,6 +769,8 @@ def test_the_binary_writes_the_report(study, binary):
   assert len(images) == 4 and set(found.references) <= inside | set(images)
   assert not re.search(r"@import|url\(|<script|<link", text)
   assert "viewport" in text and "Table 2" in text and "Table 5" in text
+  assert "The closing question: decoder" in text
+  assert "Decoders by objectives" in text
   assert "What the findings rest on" in text and "its Table 4" in text
   assert {"<b>ein</b> & zwei", "<i>", "d", "gauss, delta1"} <= set(found.texts)
   assert "b" not in found.texts, "not one of the two"

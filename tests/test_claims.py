@@ -1,5 +1,6 @@
 """Verdicts on the paper's claims, on studies whose figures are made up."""
 
+import dataclasses
 from types import SimpleNamespace
 import zlib
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from latentnmt.errors import InputError
-from latentnmt.experiments.lee2020 import claims, published
+from latentnmt.experiments.lee2020 import claims, closing_question, published
 from latentnmt.experiments.report import comparison, tables
 from latentnmt.experiments.report.comparison import AGAINST, FOR, OPEN, Models
 from latentnmt.experiments.report.rows import (
@@ -230,6 +231,52 @@ def test_checkpoints_agree_or_are_opposed():
   assert found["opposed_over_checkpoints"] == (
     *("supported: 1 for", "undecided: 1 open"),
   )
+
+
+# The closing question.
+
+
+def _closing(rows, **figures):
+  models = Models(rows, sentences(**figures), [])
+  return [line.log_p for line in closing_question.check(models)[0].rows]
+
+
+def _of(run, decoder, latents="", glancing=""):
+  estimator = "iwae" if latents else "exact"
+  fields = dict(decoder=decoder, latents=latents, glancing=glancing)
+  fields |= dict(run=run, estimator=estimator, model=f"{run}_tiny")
+  return dataclasses.replace(row("transformer_tiny-raw"), **fields)
+
+
+KINDS = [
+  _of("ar", "autoregressive"),
+  _of("ctc", "CTC"),
+  _of("glanced", "CTC", glancing="glancing"),
+  _of("latent", "CTC", latents="Gaussian prior"),
+]
+
+
+@pytest.mark.parametrize(
+  "log_p, bleu, says",
+  [
+    ((-1, -3, -4, -2), (30, 20, 25, 18), ["supported: 1 for"] * 3),
+    ((-3, -1, 0, -2), (30, 20, 25, 18), ["contradicted: 1 against"] * 3),
+    ((-1, -1, -1, -1), (30, 20, 25, 20), ["undecided: 1 open"] * 3),
+  ],
+)
+def test_the_closing_question_is_decided_by_pairs(log_p, bleu, says):
+  names = [r.run for r in KINDS]
+  log_p, bleu = (dict(zip(names, v, strict=True)) for v in (log_p, bleu))
+  assert _closing(KINDS, log_p=log_p, bleu=bleu) == says
+
+
+def test_the_closing_question_says_what_it_needs():
+  models = Models([_of("ar", "autoregressive")], sentences(), [])
+  table, evidence = closing_question.check(models)
+  assert all(line.needs for line in table.rows) and evidence.rows == []
+  # Other data, or another size, is another comparison.
+  other = [KINDS[0], row("flow_base-raw", decoder="CTC", estimator="exact")]
+  assert _closing(other) == ["undecided"] * 3
 
 
 def test_models_scored_on_different_data_are_refused():

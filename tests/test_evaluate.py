@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from latentnmt import checkpoint, files, likelihood, metrics, zoo
-from latentnmt.config import ExperimentConfig, TrainConfig
+from latentnmt.config import CtcConfig, ExperimentConfig, TrainConfig
 from latentnmt.data import Corpus, PreparedData, prepare
 from latentnmt.experiments import evaluate_likelihood
 from latentnmt.models import build, init_params
@@ -110,7 +110,8 @@ def test_likelihood_rows(study, binary, name):
   for row in rows:
     assert row["split"] == "test" and row["step"] == 7
     assert row["sentences"] == 11 and row["tokens"] == tokens
-    assert row["truncated"] == 0 and np.isfinite(row["value"])
+    assert row["truncated"] == row["escaped"] == 0
+    assert np.isfinite(row["value"])
   estimator = "exact" if name == "ar" else "iwae"
   paid = saved["log_likelihood"]
   np.testing.assert_allclose(
@@ -132,6 +133,31 @@ def test_likelihood_rows(study, binary, name):
     _check_latent_rows(rows, saved)
   else:
     assert {row["estimator"] for row in rows} == {"exact"}
+
+
+def test_sentences_that_only_the_escape_reaches_are_counted(study, binary):
+  """A CTC of one slot for two tokens cannot make most references."""
+  transformer = dict(width=16, hidden=16, heads=2, max_length=40)
+  output = CtcConfig(scale=0.5, extra=0)
+  config = zoo.config(
+    "ctc_tiny", vocab_size=50, transformer=transformer, output=output
+  )
+  data = PreparedData.open(study / "data")
+  run = RunDirectory(study / "ctc")
+  config = ExperimentConfig(config, TrainConfig(), "ctc_tiny", data.fingerprint)
+  run.create(config, data.tokenizer)
+  _save(study / "ctc", build(config.model))
+  done = binary("evaluate_likelihood", f"--run={run}", f"--data={data.path}")
+  assert done.status == 0, done.stderr
+  x, y = (
+    np.array([len(ids) for ids in data.tokenizer.encode(lines)])
+    for lines in (data.sources("test"), data.targets("test"))
+  )
+  unreached = y - 1 > np.maximum(x // 2, 1)
+  escaped = run.likelihood("test", 7)["escaped"]
+  assert 0 < unreached.sum() and (escaped[unreached] == 1).all()
+  assert {row["escaped"] for row in _rows(study / "ctc")} == {escaped.sum()}
+  assert f"{escaped.sum():.0f} of 11 sentences" in done.stdout
 
 
 def test_kept_checkpoints_are_scored_by_the_same_programs(

@@ -182,6 +182,7 @@ def _columns() -> dict[str, np.ndarray]:
     "kl": rng.normal(20, 1, 3),
     "log_pl": log_pl,
     "num_tokens": np.float64([4, 5, 6]),
+    "escaped": np.float32([0, 1, 0]),
     "samples": np.int64(8),
   }
 
@@ -212,6 +213,13 @@ def test_the_length_is_paid_in_figures_of_an_older_version(tmp_path, annealed):
   assert found.keys() == columns.keys()
   for name, values in columns.items():
     np.testing.assert_allclose(found[name], values, rtol=1e-12)
+
+
+def test_figures_of_before_there_was_an_escape_have_none(tmp_path):
+  run, columns = RunDirectory(tmp_path), _columns()
+  del columns["escaped"]
+  run.write_likelihood("test", 7, **columns)
+  np.testing.assert_array_equal(run.likelihood("test", 7)["escaped"], [0] * 3)
 
 
 def test_metrics_of_both_versions_have_both_bounds(tmp_path):

@@ -5,7 +5,7 @@ on it. What is about likelihood is judged twice, by log p(y|x) and by `lee2020`,
 the figure that the paper most likely reports: so one sees which claims survive.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 from itertools import combinations, starmap
 from math import inf
@@ -194,9 +194,20 @@ def check(models: Models) -> list[Table]:
   Raises:
     InputError: where models were scored on different data.
   """
+  verdicts, evidence = judge(CLAIMS, models)
+  return [
+    _verdicts(verdicts, models),
+    evidence_table("What the findings rest on", evidence),
+  ]
+
+
+def judge(
+  claims: Sequence[Claim], models: Models
+) -> tuple[list[Verdict], list[Evidence]]:
+  """Returns verdicts on claims, and what they rest on; see `check`."""
   _check_data(models.rows)
   verdicts, evidence = [], []
-  for number, claim in enumerate(CLAIMS, 1):
+  for number, claim in enumerate(claims, 1):
     words, readings = {LEE2020: ""}, {}
     for reading in (LOG_P, LEE2020) if claim.likelihood else (LOG_P,):
       found = list(claim.check(dataclasses.replace(models, reading=reading)))
@@ -209,7 +220,7 @@ def check(models: Models) -> list[Table]:
     for comparison, names in readings.items():
       by = ", ".join(names) if claim.likelihood else ""
       evidence.append(Evidence(**vars(comparison), number=number, by=by))
-  return [_verdicts(verdicts, models), _evidence(evidence)]
+  return verdicts, evidence
 
 
 def _check_data(rows: list[ModelRow]) -> None:
@@ -249,9 +260,10 @@ def _verdicts(rows: list[Verdict], models: Models) -> Table:
   )
 
 
-def _evidence(rows: list[Evidence]) -> Table:
+def evidence_table(title: str, rows: list[Evidence]) -> Table:
+  """Shows comparisons with their figures."""
   return Table(
-    "What the findings rest on",
+    title,
     "no. {number} | by {by} | comparison {subject} | figures (95 %) {figures}"
     " | says {outcome}",
     rows,

@@ -10,7 +10,11 @@ import itertools
 
 from latentnmt.experiments.report.correlation import FEWEST
 from latentnmt.experiments.report.per_sentence import SentenceFigures
-from latentnmt.experiments.report.rows import CorrelationRow, ModelRow
+from latentnmt.experiments.report.rows import (
+  CorrelationRow,
+  ModelRow,
+  by_run,
+)
 from latentnmt.metrics import Resampled
 
 FOR, AGAINST, OPEN = "for", "against", "open"
@@ -47,13 +51,18 @@ class Models:
     rows = [row for row in self.rows if row.primary]
     return [row for row in rows if data in (None, row.data)]
 
+  def best(self) -> list[ModelRow]:
+    """Returns a row for each run: the decoding with the highest BLEU."""
+    runs = by_run(self.rows)
+    return [max(rows, key=lambda row: row.bleu.value or 0) for rows in runs]
+
   def pairs(self, first: str, second: str) -> list[tuple[ModelRow, ModelRow]]:
     """Returns models of two families, alike in training data and size."""
     return [
       (a, b)
       for a, b in itertools.product(self.primary(), repeat=2)
       if (a.family, b.family) == (first, second)
-      and (a.data, _size(a)) == (b.data, _size(b))
+      and (a.data, size(a)) == (b.data, size(b))
     ]
 
   def twins(self) -> list[tuple[ModelRow, ModelRow]]:
@@ -120,10 +129,19 @@ class Models:
     return {row.k for row in rows if row.method == f"delta{row.k}"}
 
 
-def _size(row: ModelRow) -> str:
+def size(row: ModelRow) -> str:
   """The size in a preset's name, for example "base"; "" for none."""
   words = row.model.split("_")
   return next((word for word in _SIZES if word in words), "")
+
+
+def both(first: Comparison, second: Comparison) -> Comparison:
+  """Asks whether the answer to both questions is yes."""
+  outcomes = {first.outcome, second.outcome}
+  outcome = AGAINST if AGAINST in outcomes else OPEN
+  outcome = FOR if outcomes == {FOR} else outcome
+  figures = f"{first.figures}; {second.subject}: {second.figures}"
+  return Comparison(first.subject, figures, outcome)
 
 
 def rise_together(row: CorrelationRow) -> Comparison:
