@@ -6,6 +6,7 @@ import dataclasses
 from latentnmt import zoo
 from latentnmt.config import (
   CustomModelConfig,
+  CustomOutputConfig,
   CustomPriorConfig,
   ExperimentConfig,
   TrainConfig,
@@ -24,6 +25,7 @@ def experiment_config(
   preset: str | None = None,
   model: str | None = None,
   prior: str | None = None,
+  output: str | None = None,
 ) -> ExperimentConfig:
   """Returns a model's configuration and its training's, settings applied.
 
@@ -33,11 +35,12 @@ def experiment_config(
     preset: name in `zoo`.
     model: instead of a preset, one's own, package.module:Class.
     prior: of one's own, in place of the preset's.
+    output: of one's own, in place of the preset's.
 
   Raises:
     InputError: for an unknown preset or field, anything but one of preset and
-      model, a model or prior that cannot be built, or a prior for a model
-      without one.
+      model, a model or part that cannot be built, or a part that the model
+      does not have.
   """
   if (preset is None) == (model is None):
     raise InputError("Give either --preset or --model.")
@@ -51,6 +54,13 @@ def experiment_config(
         f"{preset or model} has no latents, so it takes no --prior."
       )
     chosen = dataclasses.replace(chosen, prior=CustomPriorConfig(prior))
+  if output:
+    if "output" not in field_names(chosen):
+      raise InputError(
+        f"{preset or model} has no output distribution, so it takes no"
+        " --output."
+      )
+    chosen = dataclasses.replace(chosen, output=CustomOutputConfig(output))
   config = ExperimentConfig(chosen, TrainConfig(), preset=preset or model)
   # What cannot be built says so now.
   if not can_smooth(build(override(config, *settings).model)):

@@ -36,6 +36,12 @@ _PRIOR = flags.DEFINE_string(
   "Prior of your own for a latent model, package.module:Class, built as"
   " Class(channels=C).",
 )
+_OUTPUT = flags.DEFINE_string(
+  "output",
+  None,
+  "Output of your own for a one-pass model, package.module:Class, built as"
+  " Class().",
+)
 _WARM_START = shared_flags.warm_start_flag()
 _SHOW_CONFIG = flags.DEFINE_bool(
   "show_config", False, "Only print every setting, as the run would have it."
@@ -70,6 +76,7 @@ def main(argv):
     preset=_PRESET.value,
     model=_MODEL.value,
     prior=_PRIOR.value,
+    output=_OUTPUT.value,
   )
   if _SHOW_CONFIG.value:
     shown = flatten(as_trained(config, data, _WARM_START.value))

@@ -25,3 +25,10 @@ def test_learning_rate_warms_up_decays_and_restarts():
     expected.append(2 * 64**-0.5 * min(t**-0.5, t * 8**-1.5))
   rates = schedules.learning_rate(jnp.arange(40), config, 64)
   np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_glancing_goes_evenly_from_value_to_value():
+  config = TrainConfig(steps=101, glancing=(0.5, 0.1, 0.3))
+  found = [float(schedules.glancing(t, config)) for t in (0, 25, 50, 75, 100)]
+  np.testing.assert_allclose(found, [0.5, 0.3, 0.1, 0.2, 0.3], atol=1e-6)
+  assert schedules.glancing(0, TrainConfig()) is None

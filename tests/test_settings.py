@@ -56,3 +56,21 @@ def test_a_prior_is_for_models_that_have_one():
 def test_what_cannot_be_built_says_so(given, message):
   with pytest.raises(InputError, match=message):
     experiment_config(9, **given)
+
+
+def test_an_output_is_for_models_that_have_one():
+  output = "latentnmt.outputs:Ctc"
+  found = experiment_config(9, preset="dag_tiny", output=output)
+  assert found.model.output == config.CustomOutputConfig(output)
+  assert config.from_dict(config.to_dict(found)) == found
+  for other in {"preset": "gauss_tiny"}, {"model": BAG}:
+    with pytest.raises(InputError, match="takes no --output"):
+      experiment_config(9, output=output, **other)
+
+
+def test_what_is_exact_is_smoothed_only_if_one_asks_for_it():
+  for preset, smoothing in ("ctc_tiny", 0.0), ("transformer_tiny", 0.1):
+    found = experiment_config(9, preset=preset)
+    assert found.train.label_smoothing == smoothing
+  asked = experiment_config(9, ["train.label_smoothing=0.2"], preset="ctc_tiny")
+  assert asked.train.label_smoothing == 0.2  # which `fit` refuses

@@ -329,6 +329,7 @@ def test_a_step_that_is_not_finite_stops_the_run_or_is_passed_over(
     ("model.transformer.vocab_size=37", "vocabulary of .* has 36"),
     ("train.keep_every=3", "multiple of train.eval_every=2"),
     ("model.transformer.max_length=8", "is below 64"),
+    ("train.glancing=(0.5,)", "has no decoder that could glance"),
     ("train.seed=1", "was made otherwise .*train.seed: 0 -> 1"),
   ],
 )
@@ -342,6 +343,29 @@ def test_what_does_not_fit_is_refused(teacher, data, change, message):
   with pytest.raises(InputError, match=message):
     train.fit(config, data, run, progress=None)
   assert sorted(run.path.rglob("*")) == before
+
+
+def test_what_is_exact_is_not_smoothed(data):
+  config = workers.config("ctc_tiny", "train.label_smoothing=0.1")
+  with pytest.raises(InputError, match="is exact, and smoothing has no"):
+    train.as_trained(config, data)
+
+
+@pytest.mark.slow
+def test_a_graph_glances_and_is_chosen_by_its_likelihood(data, tmp_path):
+  run = RunDirectory(tmp_path / "run")
+  config = workers.config(
+    "dag_tiny", "train.label_smoothing=0.0", "train.select=nats",
+    "train.glancing=(0.5, 0.0)", "train.steps=4", "train.eval_every=2",
+  )  # fmt: skip
+  train.fit(config, data, run.path, progress=None)
+  dev = {r["step"]: r["dev_elbo"] for r in run.metrics() if "dev_elbo" in r}
+  end = run.finished()
+  assert end["select"] == "nats" and end["best_score"] == max(dev.values())
+  assert checkpoint.find_step(run) == end["best_step"]
+  assert dev[end["best_step"]] == end["best_score"]
+  model, params, _ = checkpoint.load(run)
+  assert model.exact and params
 
 
 def test_more_devices_than_rows_divide_by_are_refused():
