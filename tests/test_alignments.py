@@ -61,15 +61,23 @@ def output_ends(found):
   return 0 if found.links is None else 1
 
 
+def _neighbours(path, slots):
+  """Yields paths of which a position does what the next one did."""
+  for u in range(1, len(path) - 2):
+    here, there = path[[u, u + 1]]
+    if max(here, there) < 4 and here != there:  # EOS stays where it is
+      changes = [(there, here)]
+      changes += slots * [(here, here), (there, there)]
+      for change in changes:
+        other = path.copy()
+        other[[u, u + 1]] = change
+        yield other
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_neighbour_of_the_path_is_likelier(preset):
-  """Moving one word by one position, where that makes the reference, too."""
   found, tried = _aligned(preset), 0
-  for u in range(1, len(found.reference) - 2):
-    path = found.reference.copy()
-    if (path[u] >= 0) == (path[u + 1] >= 0) or path[u : u + 2].max() > 3:
-      continue
-    path[[u, u + 1]] = path[[u + 1, u]]
+  for path in _neighbours(found.reference, found.links is None):
     pairs = zip(path, [-1, *path[:-1]], strict=True)
     words = [k for k, before in pairs if 0 <= k < 4 and k != before]
     if words == [0, 1, 2, 3] and _distinct(path):

@@ -42,7 +42,7 @@ def _with_glancing(models: Models) -> Iterator[Comparison]:
 
 
 def _setting(row: ModelRow) -> tuple:
-  """What models have in common that are compared."""
+  """Returns what models that are compared have in common."""
   return row.data, size(row)
 
 
