@@ -70,9 +70,12 @@ class Plan:
     stages.append(self._bleu())
     stages += map(self._likelihood, runs)
     stages += map(self._likelihood_of_checkpoints, scored)
-    # What a model was trained on does not change its speed.
-    raw = (name for name, run in runs.items() if not run.distilled)
-    stages += map(self._benchmark, raw)
+    # What a model was trained on does not change its speed: of twins one does.
+    twins = {
+      dataclasses.replace(run, distilled=False): name
+      for name, run in reversed(runs.items())
+    }
+    stages += map(self._benchmark, (n for n in runs if n in twins.values()))
     return [*stages, self._analyze()]
 
   @property
