@@ -27,6 +27,7 @@ TRAIN = ln.TrainConfig(
   max_shapes=1,
   kl_start=2,
   kl_ramp=2,
+  label_smoothing=0.0,
 )
 SMALL = dict(width=16, hidden=16, heads=2)
 PRESETS = {
@@ -38,8 +39,13 @@ PRESETS = {
     decoder_layers=1,
     prior=ln.GaussianPriorConfig(layers=1),
   ),
+  "dag_tiny": dict(encoder_layers=1, decoder_layers=1),
 }
-METHODS = {"transformer_tiny": "beam2", "gauss_tiny": "delta1-l2"}
+METHODS = {
+  "transformer_tiny": "beam2",
+  "gauss_tiny": "delta1-l2",
+  "dag_tiny": "viterbi",
+}
 
 
 def trained(name, data, folder):
@@ -71,7 +77,7 @@ def check(name, data, splits, folder):
 
 
 def main():
-  """Checks both kinds of models in a folder of their own."""
+  """Checks all kinds of models in a folder of their own."""
   corpus = ln.data.grammar_corpus(sizes=(200, 4, 4), seed=0)
   with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
