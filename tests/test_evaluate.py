@@ -440,7 +440,9 @@ def test_unknown_tokens_are_counted(study):
   ids = tokenizer.encode(lines)
   sources = tokenizer.encode(data.sources("test")[:3])
   ones = np.ones(3)
-  estimate = SimpleNamespace(num_tokens=ones, num_positions=ones)
+  estimate = SimpleNamespace(
+    num_tokens=ones, num_positions=ones, escaped=ones - 1
+  )
   row = evaluate_likelihood.counts(model, estimate, sources, ids)
   assert row["unknown"] == sum(ids.count(2) for ids in ids) >= 3
   assert row["truncated"] == 0
