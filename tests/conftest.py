@@ -25,6 +25,18 @@ HEAVY = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+  """Drops what a file compiled: a process may map only so many programs.
+
+  Past the limit, vm.max_map_count of Linux, XLA ends the process.
+  """
+  yield
+  import jax  # once the settings above are made
+
+  jax.clear_caches()
+
+
 @dataclasses.dataclass(frozen=True)
 class Finished:
   """How a binary ended: exit status, standard output and error."""
