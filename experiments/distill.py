@@ -215,7 +215,8 @@ def _part(model, params, tokenizer, method: decode.Method, group, bar) -> dict:
   """Translates a group of batches."""
   start, lines = time.monotonic(), []
   for ids, best, _ in decode.translate_batches(model, params, group, method):
-    lines += tokenizer.decode(best.tokens[ids >= 0, 0])
+    found, _ = decode.chosen_lines(tokenizer, method, best.tokens[ids >= 0])
+    lines += found
     bar.update(int(np.sum(ids >= 0)))
   return {
     "ids": _ids(group),

@@ -24,6 +24,7 @@ from latentnmt.decode.bound import Bound, own_bound
 from latentnmt.decode.corpus import (
   Translations,
   check_method,
+  chosen_lines,
   encode_lines,
   translate,
   translate_batches,
@@ -58,6 +59,7 @@ __all__ = [
   "align",
   "can_align",
   "check_method",
+  "chosen_lines",
   "encode_lines",
   "latent_draws",
   "methods_of",

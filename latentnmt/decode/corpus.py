@@ -166,7 +166,7 @@ def translate_corpus(
     model, params, progress(batches) if progress else batches, method,
     score=score, key=key, bound=bound,
   ):  # fmt: skip
-    _put(result, tokenizer, ids, best, own, getattr(method, "choose", None))
+    _put(result, tokenizer, method, ids, best, own)
   return result
 
 
@@ -244,19 +244,17 @@ def _fetched(results: Iterable) -> Iterator:
 def _put(
   result: Translations,
   tokenizer: Tokenizer,
+  method: Method,
   ids: np.ndarray,
   best: Hypotheses,
   own: Bound | None,
-  choose: Callable[[Sequence[str]], int] | None,
 ) -> None:
   """Writes the translations of rows `ids`, -1 for none; arrays of [B, N]."""
   real = np.flatnonzero(ids >= 0)
-  ids, chosen = ids[real], np.zeros(len(real), int)
-  if choose:
-    strings = (tokenizer.decode(best.tokens[row]) for row in real)
-    chosen = np.array([choose(lines) for lines in strings], int)
+  ids = ids[real]
+  lines, chosen = chosen_lines(tokenizer, method, best.tokens[real])
   tokens = best.tokens[real, chosen]
-  for i, line in zip(ids, tokenizer.decode(tokens), strict=True):
+  for i, line in zip(ids, lines, strict=True):
     result.lines[i] = line
   result.scores[ids] = best.scores[real, chosen]
   result.num_tokens[ids] = np.sum(tokens != PAD, axis=1)
@@ -264,6 +262,27 @@ def _put(
     jax.tree.leaves(result.bound), jax.tree.leaves(own), strict=True
   ):
     old[ids] = new[real, chosen]
+
+
+def chosen_lines(
+  tokenizer: Tokenizer, method: Method, tokens: np.ndarray
+) -> tuple[list[str], np.ndarray]:
+  """Returns the text of each sentence's best translation, and which it is.
+
+  Args:
+    tokenizer: of the run.
+    method: the best is what its `choose` chooses, else the first.
+    tokens: int32[n, N, T], as `translate_batches` yields them.
+
+  Returns:
+    n lines and int[n], indices below N.
+  """
+  choose = getattr(method, "choose", None)
+  if not choose:
+    return tokenizer.decode(tokens[:, 0]), np.zeros(len(tokens), int)
+  texts = [tokenizer.decode(row) for row in tokens]
+  chosen = np.array([choose(lines) for lines in texts], int)
+  return [lines[i] for lines, i in zip(texts, chosen, strict=True)], chosen
 
 
 def encode_lines(

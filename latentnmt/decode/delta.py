@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from latentnmt.decode.bound import bound_given
 from latentnmt.decode.protocol import NUMBER, Score, padded_length
-from latentnmt.decode.rank import ended, rank
+from latentnmt.decode.rank import check_teacher, ended, rank
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
 from latentnmt.masks import (
@@ -138,8 +138,7 @@ def _check(model: nn.Module, method: Delta, score: Score | None):
       f"{method} asks for {method.lengths} lengths, and the model's predictor"
       f" tells {model.most_lengths} apart; ask for fewer."
     )
-  if method.teacher and score is None:
-    raise InputError(f"{method} needs a teacher to rank its candidates.")
+  check_teacher(method, score)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.sharding import Sharding
 import numpy as np
 
+from latentnmt.decode.protocol import Method, Score
+from latentnmt.errors import InputError
 from latentnmt.inference import variables
 from latentnmt.masks import lengths, take_rows, token_mask, trim
 from latentnmt.types import EOS, Array, Batch, Hypotheses, Params, Tokens
@@ -39,6 +41,16 @@ class TeacherScore:
 def teacher_score(model: nn.Module, params: Params) -> TeacherScore:
   """Returns a `score` for `translate`: an exact model's log p(y|x)."""
   return TeacherScore(model, params)
+
+
+def check_teacher(method: Method, score: Score | None) -> None:
+  """Refuses a method whose candidates a teacher ranks, where there is none.
+
+  Raises:
+    InputError: naming the method.
+  """
+  if method.teacher and score is None:
+    raise InputError(f"{method} needs a teacher to rank its candidates.")
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from latentnmt.decode.beam import EXTRA_LENGTH
 from latentnmt.decode.bound import bound_given
 from latentnmt.decode.protocol import NUMBER, padded_length
-from latentnmt.decode.rank import ended, rank
+from latentnmt.decode.rank import check_teacher, ended, rank
 from latentnmt.decode.risk import minimum_risk
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
@@ -94,8 +94,7 @@ class Sample:
 
   def decode(self, model, params, x, score, keys) -> Hypotheses:
     """Translates int32[B, S]; see `Method.decode`."""
-    if self.teacher and score is None:
-      raise InputError(f"{self} needs a teacher to rank its candidates.")
+    check_teacher(self, score)
     tokens, own = samples(model, self, params, x, keys)
     if self.rank == "mbr":  # where each copy counts
       order = jnp.argsort(-own, axis=1)
