@@ -59,6 +59,12 @@ class Source:
   mask: Mask
   cache: Any = None
 
+  def of(self, part: str) -> "Source":
+    """Returns the source with the cache of one module, if it has any."""
+    if self.cache is None:
+      return self
+    return self.replace(cache=self.cache[part])
+
 
 @struct.dataclass
 class Terms:

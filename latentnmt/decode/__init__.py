@@ -7,6 +7,7 @@ once, and its cross-attention keys and values are computed once per sentence
 whatever the beam, the number of candidates or of refinements.
 
   protocol.py  the contract of a method; parse.py reads its name
+  propose.py   lengths to decode at, and how far a batch is padded for them
   beam.py      Beam: for models that decode from left to right
   one_pass.py  Lookahead, Viterbi, PrefixBeam: for those with an output
   greedy.py    Greedy: for both

@@ -11,7 +11,8 @@ from jax import lax
 import jax.numpy as jnp
 
 from latentnmt.decode.bound import bound_given
-from latentnmt.decode.protocol import NUMBER, Score, padded_length
+from latentnmt.decode.propose import grid_size, propose_lengths
+from latentnmt.decode.protocol import NUMBER, Score
 from latentnmt.decode.rank import check_teacher, ended, rank
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
@@ -20,11 +21,9 @@ from latentnmt.masks import (
   token_mask,
 )
 from latentnmt.types import (
-  Array,
   Hypotheses,
   Key,
   Latents,
-  Nats,
   Params,
   Source,
   Tokens,
@@ -115,11 +114,8 @@ def delta(
 ) -> Hypotheses:
   """Refines and ranks all candidates of int32[B, S]; see `Delta`."""
   _check(model, method, score)
-  source, length, log_pl = _propose(model, method.lengths, params, x)
-  # The one place where the host looks: how long the longest candidate is. Not
-  # below S, so that batches of one shape nearly always share their program.
-  longest = max(int(jnp.max(length)), x.shape[1])
-  t_max = padded_length(longest, model.length_multiple)
+  source, length, log_pl = propose_lengths(model, method.lengths, params, x)
+  t_max = grid_size(length, x, model.length_multiple)
   # One program for any number of steps, whoever ranks the candidates.
   start = dataclasses.replace(method, steps=0, teacher=False)
   tokens, scores = _refine(
@@ -139,16 +135,6 @@ def _check(model: nn.Module, method: Delta, score: Score | None):
       f" tells {model.most_lengths} apart; ask for fewer."
     )
   check_teacher(method, score)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _propose(model, count, params, x) -> tuple[Source, Array, Nats]:
-  """Returns the source, its likeliest lengths int32[B, count], and log p."""
-  apply = functools.partial(model.apply, variables(params))
-  source = apply(x, method="precompute")
-  length, log_pl = apply(source, count, method="best_lengths")
-  real = jnp.any(source.mask, axis=1)[:, None]
-  return source, jnp.where(real, length, 0), jnp.where(real, log_pl, 0.0)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -12,12 +12,13 @@ from typing import ClassVar
 
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 
-from latentnmt.decode.protocol import NUMBER, padded_length
+from latentnmt.decode.propose import grid_size, propose_lengths
+from latentnmt.decode.protocol import NUMBER
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
-from latentnmt.masks import length_mask, lengths, token_mask
+from latentnmt.masks import length_mask
+from latentnmt.outputs import output_mask
 from latentnmt.types import (
   Array,
   Hypotheses,
@@ -161,37 +162,17 @@ def one_pass(model: nn.Module, method, params: Params, x: Tokens) -> Hypotheses:
   """
   if not model.output.given_length:
     return _encode_and_search(model, method, params, x)
-  source, length, log_pl = propose_length(model, params, x)
-  # The one place where the host looks: how long the longest one is. Not below
-  # S, so that batches of one shape nearly always share their program.
-  size = padded_length(max(int(jnp.max(length)), x.shape[1]))
-  found = _search(model, method, size, params, source, length)
-  return found.replace(scores=found.scores + log_pl[:, None])
+  source, length, log_pl = propose_lengths(model, 1, params, x)
+  size = grid_size(length, x)
+  found = _search(model, method, size, params, source, length[:, 0])
+  return found.replace(scores=found.scores + log_pl)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _encode_and_search(model, method, params, x) -> Hypotheses:
   bound = model.bind(variables(params))
   source = bound.precompute(x)
-  count = bound.output.positions(lengths(source.mask))
-  size = bound.output.max_positions(x.shape[1])
-  return _searched(bound, method, source, length_mask(count, size))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def propose_length(
-  model: nn.Module, params: Params, x: Tokens
-) -> tuple[Source, Array, Nats]:
-  """Returns the source, its likeliest length int32[B], and log p of it."""
-  bound = model.bind(variables(params))
-  source = bound.precompute(x)
-  length, log_pl = bound.best_lengths(source, 1)
-  real = jnp.any(token_mask(x), axis=1)
-  return (
-    source,
-    jnp.where(real, length[:, 0], 0),
-    jnp.where(real, log_pl[:, 0], 0.0),
-  )
+  return _searched(bound, method, source, output_mask(bound.output, source))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -1,20 +1,14 @@
 """The contract of decoding methods."""
 
 from collections.abc import Callable, Sequence
-import math
 from typing import ClassVar, Protocol
 
 from flax import linen as nn
 
-from latentnmt.masks import round_up
 from latentnmt.types import Array, Hypotheses, Key, Params, Tokens
 
 # A number in the name of a method, as "%g" writes it.
 NUMBER = r"(\d+(?:\.\d+)?(?:e-?\d+)?)"
-
-# Target lengths are rounded up to a multiple of this, longer ones to a quarter
-# of the next power of two: few programs, of which none wastes much.
-_LENGTH_STEP = 8
 
 # float32[B, N] of source int32[B, S] and candidates int32[B, N, T].
 Score = Callable[[Tokens, Array], Array]
@@ -53,9 +47,3 @@ class Method(Protocol):
 
     `keys` are typed keys [B], one for each sentence.
     """
-
-
-def padded_length(longest: int, multiple: int = 1) -> int:
-  """Rounds up to 8, 16, 24, 32, 48, 64, 96 ..., and to `multiple`."""
-  quarter = 1 << max((longest - 1).bit_length() - 2, 0)
-  return round_up(longest, math.lcm(max(_LENGTH_STEP, quarter), multiple))

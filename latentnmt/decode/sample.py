@@ -13,13 +13,15 @@ import jax.numpy as jnp
 
 from latentnmt.decode.beam import EXTRA_LENGTH
 from latentnmt.decode.bound import bound_given
-from latentnmt.decode.protocol import NUMBER, padded_length
+from latentnmt.decode.propose import grid_size
+from latentnmt.decode.protocol import NUMBER
 from latentnmt.decode.rank import check_teacher, ended, rank
 from latentnmt.decode.risk import minimum_risk
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
 from latentnmt.keys import fold_in_all
 from latentnmt.masks import length_mask, lengths, take_rows, token_mask
+from latentnmt.outputs import output_mask
 from latentnmt.types import (
   EOS,
   PAD,
@@ -128,12 +130,10 @@ def samples(
     return _left_to_right(model, method, params, x, keys)
   if model.exact and not model.output.given_length:
     source, length, log_pl = _encode(model, params, x), None, None
-    size = model.output.max_positions(x.shape[1])
+    size = None  # the output says
   else:
     source, length, log_pl = _lengths(model, method.count, params, x, keys)
-    # The one place where the host looks; not below S, as in `delta`.
-    longest = max(int(jnp.max(length)), x.shape[1])
-    size = padded_length(longest, getattr(model, "length_multiple", 1))
+    size = grid_size(length, x, getattr(model, "length_multiple", 1))
   draw = _of_output if model.exact else _of_latents
   return draw(model, method, size, params, source, length, log_pl, keys)
 
@@ -222,7 +222,7 @@ def _of_output(model, method, size, params, source, length, log_pl, keys):
 
   keys = _each_sample(keys, method.count, _WORDS)
   if length is None:  # one grid of positions, and one pass, for all samples
-    mask = length_mask(model.output.positions(lengths(source.mask)), size)
+    mask = output_mask(model.output, source)
     states, axis = bound(states_at)(mask), None
   else:
     mask = jax.vmap(lambda row: length_mask(row, size))(length)

@@ -178,12 +178,6 @@ class LatentTransformer(TargetLatents, nn.Module):
     }
     return source.replace(cache=cache)
 
-  def _for(self, part: str, source: Source) -> Source:
-    """Returns the source with the cache of one part, if it has any."""
-    if source.cache is None:
-      return source
-    return source.replace(cache=source.cache[part])
-
   def targets(self, y: Tokens) -> tuple[Tokens, Mask]:
     """Appends EOS up to the length multiple; returns the mask, too."""
     y = append_eos(y, self.length_multiple)
@@ -194,7 +188,7 @@ class LatentTransformer(TargetLatents, nn.Module):
   ) -> tuple[Latents, Latents]:
     """Returns mean and standard deviation of q(z|x, y), float32[B, T, C]."""
     x = add_positions(self.word_dropout(self.embedding(y)))
-    cache = cache_of(self.posterior_stack, self._for("posterior", source))
+    cache = cache_of(self.posterior_stack, source.of("posterior"))
     states = self.posterior_stack(x, mask, cache)
     mean, log_scale = jnp.split(self.posterior_out(states), 2, axis=-1)
     return mean, jnp.exp(log_scale)
@@ -228,15 +222,13 @@ class LatentTransformer(TargetLatents, nn.Module):
     """Returns log p(y|z, x) and log p(z|x), float32[B] nats per sentence."""
     log_py, _ = self.embedding.log_probs(self._states(z, mask, source), y)
     log_py = masked_sum(log_py, mask)
-    return log_py, self.prior.log_prob(z, mask, self._for("prior", source))
+    return log_py, self.prior.log_prob(z, mask, source.of("prior"))
 
   def log_prob_length(
     self, mask: Mask, source: Source, tails: bool = True
   ) -> Nats:
     """Returns log p(T|x) of the lengths in `mask`, zero for empty rows."""
-    length = lengths(mask)
-    log_prob = self.length.log_prob(length, source, tails)
-    return jnp.where(length > 0, log_prob, 0.0)
+    return self.length.log_prob(lengths(mask), source, tails)
 
   def best_lengths(self, source: Source, count: int) -> tuple[Array, Nats]:
     """Returns the likeliest lengths, int32[B, count], and log p of each."""
@@ -248,13 +240,13 @@ class LatentTransformer(TargetLatents, nn.Module):
 
   def center(self, mask: Mask, source: Source) -> Latents:
     """Returns the latents at which refinement starts, float[B, T, C]."""
-    return self.prior.center(mask, self._for("prior", source))
+    return self.prior.center(mask, source.of("prior"))
 
   def sample(
     self, key: Key, mask: Mask, source: Source, temperature: float = 1.0
   ) -> Latents:
     """Draws from the prior, float[B, T, C]."""
-    source = self._for("prior", source)
+    source = source.of("prior")
     return self.prior.sample(key, mask, source, temperature=temperature)
 
   def _states(
@@ -265,5 +257,5 @@ class LatentTransformer(TargetLatents, nn.Module):
       z = self.from_latents(z)
     if shown is not None:
       z = glance.show(z, shown, self.embedding)
-    cache = cache_of(self.decoder, self._for("decoder", source))
+    cache = cache_of(self.decoder, source.of("decoder"))
     return self.decoder(add_positions(z), mask, cache)

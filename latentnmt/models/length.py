@@ -47,6 +47,8 @@ class LengthPredictor(nn.Module):
   def log_prob(self, length: Array, source: Source, tails: bool) -> Nats:
     """Returns log p(T|x) of the target lengths int32[B], float32[B] nats.
 
+    A length of 0 is of no sentence, and has zero nats.
+
     A length beyond the classes counts as its nearest class. With `tails`,
     an end class gives half its mass to its own length, a quarter to the next
     beyond and so on. Below, the halving stops at the shortest possible length,
@@ -58,9 +60,9 @@ class LengthPredictor(nn.Module):
     nearest = jnp.clip(length, lowest, highest)
     index = nearest - lengths(source.mask) + self.bound
     log_prob = jnp.take_along_axis(log_probs, index[:, None], axis=1)[:, 0]
-    if not tails:
-      return log_prob
-    return log_prob + self._tail(length, lowest, highest)
+    if tails:
+      log_prob += self._tail(length, lowest, highest)
+    return jnp.where(length > 0, log_prob, 0.0)
 
   def best(self, source: Source, count: int) -> tuple[Array, Nats]:
     """Returns the `count` likeliest lengths, int32[B, count], and log p."""

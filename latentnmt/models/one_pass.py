@@ -10,13 +10,13 @@ from latentnmt import config as cfg
 from latentnmt.bijections import cache_of
 from latentnmt.decode import methods_of
 from latentnmt.embedding import Embedding
-from latentnmt.masks import length_mask, lengths, token_mask
+from latentnmt.masks import lengths, token_mask
 from latentnmt.models import glancing as glance
 from latentnmt.models.encoder import Encoder
 from latentnmt.models.length import LengthPredictor
 from latentnmt.models.protocol import check_dropout
 from latentnmt.models.upsample import Upsample
-from latentnmt.outputs import build_output
+from latentnmt.outputs import build_output, output_mask
 from latentnmt.transformer import DecoderStack, add_positions
 from latentnmt.types import Array, Batch, Key, Mask, Nats, Source, Terms, Tokens
 
@@ -128,9 +128,7 @@ class OnePassTransformer(nn.Module):
 
     Only where the output is of a given length.
     """
-    length = lengths(mask)
-    log_prob = self.length.log_prob(length, source, tails)
-    return jnp.where(length > 0, log_prob, 0.0)
+    return self.length.log_prob(lengths(mask), source, tails)
 
   def _mask(self, y: Tokens, source: Source) -> Mask:
     if self.output.given_length:
@@ -144,14 +142,3 @@ class OnePassTransformer(nn.Module):
   def _decode(self, inputs: Array, mask: Mask, source: Source) -> Array:
     cache = cache_of(self.decoder, source)
     return self.decoder(add_positions(inputs), mask, cache)
-
-
-def output_mask(output: nn.Module, source: Source) -> Mask:
-  """Returns the positions bool[B, U] of an output that says how many.
-
-  Args:
-    output: with the contract `Output`, not of a given length.
-    source: B sentences.
-  """
-  count = output.positions(lengths(source.mask))
-  return length_mask(count, output.max_positions(source.mask.shape[1]))

@@ -17,10 +17,9 @@ from latentnmt.masks import length_mask, lengths, round_up, token_mask
 from latentnmt.models import glancing as glance
 from latentnmt.models.encoder import Encoder
 from latentnmt.models.latent_terms import latent_terms, mean_gain
-from latentnmt.models.one_pass import output_mask
 from latentnmt.models.protocol import check_dropout
 from latentnmt.models.upsample import Upsample
-from latentnmt.outputs import Likelihood, build_output
+from latentnmt.outputs import Likelihood, build_output, output_mask
 from latentnmt.priors import build_prior
 from latentnmt.transformer import (
   DecoderStack,
@@ -154,12 +153,6 @@ class SourceLatentTransformer(nn.Module):
     }
     return source.replace(cache=cache)
 
-  def _for(self, part: str, source: Source) -> Source:
-    """Returns the source with the cache of one part, if it has any."""
-    if source.cache is None:
-      return source
-    return source.replace(cache=source.cache[part])
-
   def targets(self, y: Tokens) -> tuple[Tokens, Mask]:
     """Returns targets as they are, and their positions."""
     return y, token_mask(y)
@@ -197,7 +190,7 @@ class SourceLatentTransformer(nn.Module):
     """Returns log p(y|z, x) and log p(z|x), float32[B] nats per sentence."""
     log_py = self._likelihood(z, y, source).log_prob
     grid = self.latent_mask(mask, source)
-    return log_py, self.prior.log_prob(z, grid, self._for("prior", source))
+    return log_py, self.prior.log_prob(z, grid, source.of("prior"))
 
   def escaped(self, z: Latents, y: Tokens, mask: Mask, source: Source) -> Array:
     """Returns where p(y|z, x) is the escape's, float32[B]."""
@@ -224,13 +217,13 @@ class SourceLatentTransformer(nn.Module):
   def center(self, mask: Mask, source: Source) -> Latents:
     """Returns the latents at which refinement starts, float[B, G, C]."""
     grid = self.latent_mask(mask, source)
-    return self.prior.center(grid, self._for("prior", source))
+    return self.prior.center(grid, source.of("prior"))
 
   def sample(
     self, key: Key, mask: Mask, source: Source, temperature: float = 1.0
   ) -> Latents:
     """Draws from the prior, float[B, G, C]."""
-    grid, source = self.latent_mask(mask, source), self._for("prior", source)
+    grid, source = self.latent_mask(mask, source), source.of("prior")
     return self.prior.sample(key, grid, source, temperature=temperature)
 
   def read(self, z: Latents, mask: Mask, source: Source) -> tuple[Tokens, Nats]:
@@ -273,5 +266,5 @@ class SourceLatentTransformer(nn.Module):
     inputs = self.upsample(states, length, lengths(mask), mask.shape[1])
     if shown is not None:
       inputs = glance.show(inputs, shown, self.embedding)
-    cache = cache_of(self.decoder, self._for("decoder", source))
+    cache = cache_of(self.decoder, source.of("decoder"))
     return self.decoder(add_positions(inputs), mask, cache), mask

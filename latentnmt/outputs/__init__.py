@@ -33,7 +33,7 @@ from latentnmt.outputs.build import build_output
 from latentnmt.outputs.ctc import Ctc
 from latentnmt.outputs.dag import Dag
 from latentnmt.outputs.factorised import Factorised
-from latentnmt.outputs.protocol import Likelihood, Output
+from latentnmt.outputs.protocol import Likelihood, Output, output_mask
 from latentnmt.outputs.strings import escape_log_prob, with_escape
 
 __all__ = [
@@ -44,5 +44,6 @@ __all__ = [
   "Output",
   "build_output",
   "escape_log_prob",
+  "output_mask",
   "with_escape",
 ]

@@ -5,7 +5,8 @@ from typing import ClassVar, Protocol
 from flax import struct
 
 from latentnmt.embedding import Embedding
-from latentnmt.types import Array, Key, Mask, Nats, Tokens
+from latentnmt.masks import length_mask, lengths
+from latentnmt.types import Array, Key, Mask, Nats, Source, Tokens
 
 
 @struct.dataclass
@@ -123,3 +124,14 @@ class Output(Protocol):
       and float32[B], the log-probability of the path. Where the model cannot
       make y, all are -1 and it is minus infinity.
     """
+
+
+def output_mask(output: Output, source: Source) -> Mask:
+  """Returns the positions bool[B, U] of an output that says how many.
+
+  Args:
+    output: not of a given length.
+    source: B sentences.
+  """
+  count = output.positions(lengths(source.mask))
+  return length_mask(count, output.max_positions(source.mask.shape[1]))
