@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from latentnmt.errors import InputError
 from latentnmt.inference import variables
-from latentnmt.masks import length_mask, lengths
-from latentnmt.outputs import words
+from latentnmt.masks import lengths
+from latentnmt.outputs import output_mask, words
 from latentnmt.types import Array, Mask, Params, Tokens
 
 
@@ -98,7 +98,7 @@ def _align(model, params, x, y) -> tuple[Alignment, Mask]:
   # The likeliest path of the string found is the path that it was found by.
   found, _ = output.alignment(embedding, states, own, mask)
   emissions, blank = _emissions(output, embedding, states, y)
-  links = hasattr(output, "links") and output.links(states, mask)[0]
+  has_links = hasattr(output, "links")
   return Alignment(
     tokens=tokens[0],
     reference=reference[0],
@@ -107,7 +107,7 @@ def _align(model, params, x, y) -> tuple[Alignment, Mask]:
     log_path=log_path[0],
     emissions=emissions[0],
     blank=blank,
-    links=None if links is False else links,
+    links=output.links(states, mask)[0] if has_links else None,
   ), mask
 
 
@@ -115,9 +115,7 @@ def _states(bound, x: Tokens, y: Tokens) -> tuple[Array, Mask]:
   """Returns the decoder's states float[1, U, D] and their positions."""
   source = bound.precompute(x)
   if bound.exact:
-    count = bound.output.positions(lengths(source.mask))
-    size = bound.output.max_positions(x.shape[1])
-    mask = length_mask(count, size)
+    mask = output_mask(bound.output, source)
     return bound.states(mask, source), mask
   y, mask = bound.targets(y)
   mean, _ = bound.posterior(y, mask, source)
